@@ -1,0 +1,1 @@
+"""The joint space of pictures and texts: encoders, vocabularies and the modes."""

@@ -1,0 +1,227 @@
+"""JointEncoder: pictures and texts as vectors in one space, where a cosine says how well they match.
+
+`OpenClipEncoder` and `TransformersEncoder` wrap a model that exists and leave its weights where they lie.
+All features are L2-normalised float32 [n, d] on the model's device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .adapters import Plain, tower_of
+from .memory import BatchLimit, is_out_of_memory
+from .tokens import Tokens
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Pictures per forward pass: enough to fill a GPU at ViT-L, and 20 MB of pixels.
+_PICTURES_PER_PASS = 32
+# Texts per pass where the tower is not causal and every text is padded to the full context.
+_PADDED_TEXTS_PER_PASS = 128
+
+
+class JointEncoder(Protocol):
+    """What the modes need of a model. `name` says model and weights: "ViT-L-14/openai"."""
+
+    name: str
+
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor: ...
+
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor: ...
+
+    def encode_continuations(self, prefix: str, suffixes: Sequence[str]) -> torch.Tensor:
+        """The same as encode_texts([prefix + s for s in suffixes]), for less work."""
+        ...
+
+    def fills_context(self, text: str) -> bool:
+        """Whether a text uses up every token the model can read."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A name for these very text weights and this tokenizer, for caches."""
+        ...
+
+
+class TorchEncoder:
+    """A JointEncoder made of a text side and an image side."""
+
+    def __init__(self, name: str, texts: _Texts, pictures: _Pictures) -> None:
+        self.name = name
+        self._texts = texts
+        self._pictures = pictures
+
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        return self._pictures.encode(images)
+
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        return self._texts.encode("", texts)
+
+    def encode_continuations(self, prefix: str, suffixes: Sequence[str]) -> torch.Tensor:
+        return self._texts.encode(prefix, suffixes)
+
+    def fills_context(self, text: str) -> bool:
+        return self._texts.fills_context(text)
+
+    def fingerprint(self) -> str:
+        return self._texts.fingerprint()
+
+
+class OpenClipEncoder(TorchEncoder):
+    """Over an open_clip model (or OpenAI's clip) with its image transform and tokenizer.
+
+    preprocess: PIL image to pixels [3, h, w]. tokenizer: texts to ids [n, context_length], padded.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocess: Callable[[Image.Image], torch.Tensor],
+        tokenizer: Callable[[list[str]], torch.Tensor],
+        name: str,
+    ) -> None:
+        clip: Any = model.eval()
+        probe = tokenizer(["a"])
+        # In every CLIP vocabulary the end token has the highest id: CLIP itself finds it by argmax.
+        end = getattr(tokenizer, "eot_token_id", None) or int(probe.max())
+        tokens = Tokens(tokenizer, end, probe.shape[1], _splits_at_spaces(tokenizer))
+        super().__init__(
+            name,
+            _Texts(clip, clip.encode_text, tokens, image_side=("visual.",)),
+            _Pictures(clip.visual, clip.encode_image, lambda images: torch.stack([*map(preprocess, images)])),
+        )
+
+
+class TransformersEncoder(TorchEncoder):
+    """Over a transformers CLIPModel or SiglipModel with its image processor and tokenizer."""
+
+    def __init__(self, model: Any, image_processor: Any, tokenizer: Any, name: str) -> None:
+        model.eval()
+        context_length = model.config.text_config.max_position_embeddings
+
+        def tokenize(texts: list[str]) -> torch.Tensor:
+            return tokenizer(
+                texts, padding="max_length", truncation=True, max_length=context_length, return_tensors="pt"
+            )["input_ids"]
+
+        def encode_text(ids: torch.Tensor) -> torch.Tensor:
+            return _pooled(model.get_text_features(input_ids=ids))
+
+        def encode_image(pixels: torch.Tensor) -> torch.Tensor:
+            return _pooled(model.get_image_features(pixel_values=pixels))
+
+        def preprocess(images: Sequence[Image.Image]) -> torch.Tensor:
+            return image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+
+        tokens = Tokens(tokenize, tokenizer.eos_token_id, context_length, _splits_at_spaces(tokenizer))
+        super().__init__(
+            name,
+            _Texts(model, encode_text, tokens, image_side=("vision_model.", "visual_projection.")),
+            _Pictures(model.vision_model, encode_image, preprocess),
+        )
+
+
+class _Texts:
+    """The text side of a model: its fast causal tower, or its plain path."""
+
+    def __init__(
+        self, model: nn.Module, plain: Plain, tokens: Tokens, image_side: tuple[str, ...]
+    ) -> None:
+        self._model = model
+        self._plain = plain
+        self._tokens = tokens
+        self._device = next(model.parameters()).device
+        self._image_side = image_side
+        self._tower = tower_of(model, plain, tokens, self._device)
+        self._limit = BatchLimit(_PADDED_TEXTS_PER_PASS, "texts")
+
+    def encode(self, prefix: str, suffixes: Sequence[str]) -> torch.Tensor:
+        if self._tower is not None and suffixes:
+            features = self._tower.features(self._tokens.continuations(prefix, suffixes), self._device)
+        else:
+            texts = [prefix + suffix for suffix in suffixes]
+            features = _in_batches(
+                texts, self._limit, lambda batch: self._plain(self._tokens.padded(list(batch)).to(self._device))
+            )
+        return F.normalize(features.float(), dim=-1)
+
+    def fills_context(self, text: str) -> bool:
+        return self._tokens.count(text) >= self._tokens.context_length
+
+    def fingerprint(self) -> str:
+        """Hash of a sample of every text-side weight; fp16 and fp32 copies of one model agree.
+
+        Hashing all of ViT-L's text side takes a second; 1,024 evenly spread values of each tensor take
+        milliseconds, and no fine-tune leaves all of those alone.
+        """
+        digest = hashlib.sha256()
+        for name, weight in sorted(self._model.named_parameters()):
+            if name.startswith(self._image_side) or "logit_" in name:
+                continue
+            flat = weight.detach().flatten()
+            sample = flat[:: max(1, flat.numel() // 1024)].to("cpu", torch.float16)
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(sample.numpy().tobytes())
+        digest.update(repr(self._tokens.rows(["a photo of 2 cats, it's art."])).encode())
+        return digest.hexdigest()
+
+
+class _Pictures:
+    """The image side of a model. preprocess: PIL images to pixels [n, 3, h, w]."""
+
+    def __init__(
+        self, tower: nn.Module, encode: Plain, preprocess: Callable[[Sequence[Image.Image]], torch.Tensor]
+    ) -> None:
+        self._encode = encode
+        self._preprocess = preprocess
+        # Norms and embeddings may be kept in float32; the first product says what the tower computes in.
+        first = next(m for m in tower.modules() if isinstance(m, nn.Conv2d | nn.Linear)).weight
+        self._device, self._dtype = first.device, first.dtype
+        self._limit = BatchLimit(_PICTURES_PER_PASS, "pictures")
+
+    def encode(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        def encode(batch: Sequence[Image.Image]) -> torch.Tensor:
+            return self._encode(self._preprocess(batch).to(self._device, self._dtype))
+
+        return F.normalize(_in_batches(images, self._limit, encode).float(), dim=-1)
+
+
+@torch.no_grad()
+def _in_batches(
+    items: Sequence[Any], limit: BatchLimit, encode: Callable[[Sequence[Any]], torch.Tensor]
+) -> torch.Tensor:
+    """Features [n, d] of all items; what does not fit in memory goes in halves."""
+    found: list[torch.Tensor] = []
+    start = 0
+    while start < len(items):
+        batch = items[start : start + limit.size]
+        try:
+            found.append(encode(batch))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            limit.halve(len(batch), error)
+            continue
+        start += len(batch)
+    return torch.cat(found) if found else torch.empty(0, 0)
+
+
+def _splits_at_spaces(tokenizer: Any) -> bool:
+    """Whether this is CLIP's own byte-pair tokenizer, which works word by word."""
+    if type(tokenizer).__name__ in ("CLIPTokenizer", "CLIPTokenizerFast"):
+        return True
+    if type(tokenizer).__name__ == "SimpleTokenizer":
+        return getattr(tokenizer, "reduction_fn", None) is None
+    # open_clip up to 2.23 hands out a function instead.
+    return getattr(tokenizer, "__module__", "") == "open_clip.tokenizer" and hasattr(tokenizer, "__name__")
+
+
+def _pooled(features: Any) -> torch.Tensor:
+    """transformers 5 answers with an object, earlier versions with the tensor itself."""
+    return features if isinstance(features, torch.Tensor) else features.pooler_output

@@ -1,0 +1,314 @@
+"""Which words make this picture? The modes of clip-interrogator, on any JointEncoder.
+
+Semantics follow clip_interrogator.py 0.6.0 (pharmapsychotic, MIT) for the same answer with far less work:
+see docs/modes.md, also for where the reference contradicts itself and what happens here instead.
+Same input, same output: nothing depends on hash seeds, and ties go to the label that comes first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import CaptionerMissing, InputError
+from ..progress import Progress, silent
+from .ranking import top, top_of_chunks
+from .vocabulary import NEGATIVE_TABLE, Vocabulary
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..caption import Captioner
+    from .encoder import JointEncoder
+
+MODES = ("caption", "best", "fast", "classic", "negative")
+POOLS = ("exact", "reference")
+
+
+@dataclass(frozen=True)
+class Interrogation:
+    """One answer with its evidence. `score` is the cosine of picture and prompt.
+
+    elapsed_s counts work that several answers share (features, captions) where it was first done.
+    """
+
+    mode: str
+    prompt: str
+    score: float
+    model: str
+    settings: dict[str, object] = field(default_factory=dict)
+    elapsed_s: float = 0.0
+
+
+@dataclass
+class Subject:
+    """A picture that has been looked at. Hand it to several modes, and they share the work."""
+
+    image: Image.Image
+    features: torch.Tensor  # [d]
+    caption: str | None = None
+    captioner: str | None = None  # who wrote the caption; None: it was given
+    label_scores: torch.Tensor | None = None  # [N], filled by the first mode that ranks
+
+
+Pictures = Sequence["Image.Image | Subject"]
+
+
+class Interrogator:
+    """The modes over one encoder and one vocabulary.
+
+    pool: how candidates are chosen, `exact` or `reference` (see ranking.py); pool_size: how many of them a
+    chain may choose from at each step. Raises InputError for a pool that does not exist.
+    Modes take pictures as PIL images or as Subjects, and a caption for each where the caller has one.
+    They raise CaptionerMissing where a caption is needed and nobody can write it.
+    """
+
+    def __init__(
+        self,
+        encoder: JointEncoder,
+        vocabulary: Vocabulary,
+        captioner: Captioner | None = None,
+        pool: str = "exact",
+        pool_size: int = 2048,
+        progress: Progress = silent,
+    ) -> None:
+        if pool not in POOLS:
+            raise InputError(f"there is no pool {pool!r}: choose {' or '.join(POOLS)}")
+        self.encoder = encoder
+        self.vocabulary = vocabulary
+        self.captioner = captioner
+        self.pool = pool
+        self.pool_size = pool_size
+        self.progress = progress
+        self._distinct: dict[tuple[int, int], torch.Tensor] = {}
+
+    def look(self, images: Pictures, captions: Sequence[str] | None = None) -> list[Subject]:
+        """Encode pictures once, for several modes."""
+        if captions is not None and len(captions) != len(images):
+            raise InputError(f"{len(images)} pictures but {len(captions)} captions: give one for each")
+        new = [image for image in images if not isinstance(image, Subject)]
+        features = iter(self.encoder.encode_images(new))
+        subjects = [
+            image if isinstance(image, Subject) else Subject(image, next(features)) for image in images
+        ]
+        for subject, caption in zip(subjects, captions or (), strict=captions is not None):
+            subject.caption, subject.captioner = caption or None, None
+        return subjects
+
+    def caption(self, images: Pictures, captions: Sequence[str] | None = None) -> list[Interrogation]:
+        """What the captioner sees, with its score."""
+        return self._answers("caption", images, captions, {}, lambda subject: _caption(subject))
+
+    def classic(
+        self, images: Pictures, captions: Sequence[str] | None = None, max_flavors: int = 3
+    ) -> list[Interrogation]:
+        """The caption, then the one best medium, artist, trending and movement, then flavors."""
+        settings = {"max_flavors": max_flavors}
+        return self._answers("classic", images, captions, settings, lambda s: self._classic(s, max_flavors))
+
+    def fast(
+        self, images: Pictures, captions: Sequence[str] | None = None, max_flavors: int = 32
+    ) -> list[Interrogation]:
+        """The caption, then the best labels of all tables, as many as fit."""
+        settings = {"max_flavors": max_flavors}
+        return self._answers("fast", images, captions, settings, lambda s: self._fast(s, max_flavors))
+
+    def best(
+        self,
+        images: Pictures,
+        captions: Sequence[str] | None = None,
+        min_flavors: int = 8,
+        max_flavors: int = 32,
+    ) -> list[Interrogation]:
+        """The caption grown label by label, each the one that brings the prompt closest to the picture.
+
+        Answers with the closest of this chain, `fast`, `classic` and the caption.
+        """
+        settings = {"min_flavors": min_flavors, "max_flavors": max_flavors, "pool_size": self.pool_size}
+        return self._answers(
+            "best", images, captions, settings, lambda s: self._best(s, min_flavors, max_flavors)
+        )
+
+    def negative(self, images: Pictures, max_flavors: int = 32) -> list[Interrogation]:
+        """A chain of the labels least like the picture. Its score is low: the lower, the better."""
+        settings = {"max_flavors": max_flavors, "pool_size": self.pool_size}
+        return self._answers("negative", images, None, settings, lambda s: self._negative(s, max_flavors))
+
+    def _answers(
+        self,
+        mode: str,
+        images: Pictures,
+        captions: Sequence[str] | None,
+        settings: dict[str, object],
+        prompt_of: Callable[[Subject], str],
+    ) -> list[Interrogation]:
+        started = time.perf_counter()
+        subjects = self.look(images, captions)
+        if mode != "negative":
+            self._write_captions(subjects)
+        if mode != "caption":
+            self._score_labels(subjects)
+            settings = {"pool": self.pool, "vocabulary": self.vocabulary.id, **settings}
+        shared_s = (time.perf_counter() - started) / max(1, len(subjects))
+
+        found: list[Interrogation] = []
+        for subject in subjects:
+            started = time.perf_counter()
+            prompt = prompt_of(subject)
+            (score,) = self._scores(subject, [prompt])
+            elapsed_s = shared_s + time.perf_counter() - started
+            of_caption = {} if mode == "negative" else {"captioner": subject.captioner}
+            found.append(
+                Interrogation(mode, prompt, score, self.encoder.name, {**settings, **of_caption}, elapsed_s)
+            )
+        return found
+
+    def _write_captions(self, subjects: list[Subject]) -> None:
+        missing = [subject for subject in subjects if not subject.caption]
+        if not missing:
+            return
+        if self.captioner is None:
+            raise CaptionerMissing(
+                "this mode starts from a caption and there is no captioner: give one (--caption TEXT), "
+                "or get a model that writes them (promptglass models get blip-large)"
+            )
+        written = self.captioner.caption([subject.image for subject in missing])
+        for subject, caption in zip(missing, written, strict=True):
+            subject.caption, subject.captioner = caption, self.captioner.name
+
+    def _score_labels(self, subjects: list[Subject]) -> None:
+        missing = [subject for subject in subjects if subject.label_scores is None]
+        if missing:
+            scores = self.vocabulary.scores(torch.stack([subject.features for subject in missing]))
+            for subject, label_scores in zip(missing, scores, strict=True):
+                subject.label_scores = label_scores.contiguous()
+
+    # -- one picture -----------------------------------------------------------------------------------
+
+    def _best(self, subject: Subject, min_flavors: int, max_flavors: int) -> str:
+        caption = _caption(subject)
+        pool = self._ranked(subject, self.vocabulary.merged, self.pool_size)
+        (start,) = self._scores(subject, [caption])
+        chained = self._chain(subject, pool, caption, start, min_flavors, max_flavors)
+        candidates = [
+            caption,
+            self._classic(subject, max_flavors),
+            self._fast(subject, max_flavors),
+            chained,
+        ]
+        scores = self._scores(subject, candidates)
+        return candidates[scores.index(max(scores))]
+
+    def _fast(self, subject: Subject, max_flavors: int) -> str:
+        flavors = self._ranked(subject, self.vocabulary.merged, max_flavors)
+        return self._fitting(", ".join([_caption(subject), *flavors]))
+
+    def _classic(self, subject: Subject, max_flavors: int) -> str:
+        caption = _caption(subject)
+        medium, artist, trending, movement = (
+            "".join(self._ranked_table(subject, table, 1)) for table in ("mediums", "artists", "trendings", "movements")
+        )
+        # As the reference: the medium is left out where the caption already opens with it, and the artist
+        # follows without a comma ("a painting of a cat, fine art by …").
+        opening = caption if caption.startswith(medium) else f"{caption}, {medium}"
+        parts = [f"{opening} {artist}".strip(), trending, movement, *self._ranked_table(subject, "flavors", max_flavors)]
+        return self._fitting(", ".join(part for part in parts if part))
+
+    def _negative(self, subject: Subject, max_flavors: int) -> str:
+        spans = self.vocabulary.spans
+        pool = self._ranked_table(subject, "flavors", self.pool_size, least=True)
+        pool += self.vocabulary.labels[spans[NEGATIVE_TABLE]] if NEGATIVE_TABLE in spans else []
+        if not pool:
+            raise InputError("the negative mode needs the table flavors or negative: both are off")
+        scores = self._scores(subject, pool)
+        first = scores.index(min(scores))
+        rest = pool[:first] + pool[first + 1 :]
+        return self._chain(subject, rest, pool[first], scores[first], 8, max_flavors, least=True)
+
+    def _chain(
+        self,
+        subject: Subject,
+        pool: list[str],
+        prompt: str,
+        score: float,
+        min_count: int,
+        max_count: int,
+        least: bool = False,
+    ) -> str:
+        """Grow a prompt greedily (the reference's `chain`).
+
+        The first `min_count` labels are taken even where they do not help: a later one may. Stops at a
+        label that does not help, at `max_count`, and when the model can read no more.
+        """
+        sign = -1.0 if least else 1.0
+        left = list(dict.fromkeys(pool))
+        best_prompt, best_score = prompt, sign * score
+        current_score = best_score
+        for step in range(min(max_count, len(left))):
+            self.progress("growing the prompt", step, max_count)
+            features = self.encoder.encode_continuations(f"{prompt}, ", left)
+            scores = sign * (features @ subject.features)  # [labels]
+            winner = int(scores.argmax())  # of equal scores the first
+            score = scores[winner].item()
+            extended = f"{prompt}, {left.pop(winner)}"
+            if score > best_score:
+                best_prompt, best_score = extended, score
+            if score <= current_score and step >= min_count:
+                break
+            prompt, current_score = extended, score
+            if self.encoder.fills_context(prompt):
+                break
+        self.progress("growing the prompt", max_count, max_count)
+        return best_prompt
+
+    def _ranked_table(self, subject: Subject, table: str, count: int, least: bool = False) -> list[str]:
+        span = self.vocabulary.spans.get(table)
+        return [] if span is None else self._ranked(subject, span, count, least)
+
+    def _ranked(self, subject: Subject, span: slice, count: int, least: bool = False) -> list[str]:
+        """The labels of a span nearest to the picture (or least near), best first."""
+        assert subject.label_scores is not None
+        scores = subject.label_scores[span]
+        if least:
+            scores = -scores
+        if self.pool == "reference":
+            indices = top_of_chunks(scores, count)
+        else:
+            places = self._distinct_labels(span).to(scores.device)
+            indices = places[top(scores[places], count)].tolist()
+        return [self.vocabulary.labels[span.start + i] for i in indices]
+
+    def _distinct_labels(self, span: slice) -> torch.Tensor:
+        """Places of a span's labels without repetitions ("Flickr" is "flickr" to CLIP)."""
+        key = (span.start, span.stop)
+        if key not in self._distinct:
+            first: dict[str, int] = {}
+            for place, label in enumerate(self.vocabulary.labels[span]):
+                first.setdefault(label.casefold(), place)
+            self._distinct[key] = torch.tensor([*first.values()], dtype=torch.long)
+        return self._distinct[key]
+
+    def _fitting(self, prompt: str) -> str:
+        """The prompt up to the last part that fits the model's context.
+
+        As the reference's _truncate_to_fit: the comma before a part is not counted.
+        """
+        parts = prompt.split(", ")
+        fitting = parts[0]
+        for part in parts[1:]:
+            if self.encoder.fills_context(fitting + part):
+                break
+            fitting += f", {part}"
+        return fitting
+
+    def _scores(self, subject: Subject, texts: list[str]) -> list[float]:
+        return (self.encoder.encode_texts(texts) @ subject.features).tolist()
+
+
+def _caption(subject: Subject) -> str:
+    assert subject.caption is not None
+    return subject.caption

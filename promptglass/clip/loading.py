@@ -1,0 +1,180 @@
+"""A model by its name: from open_clip, from transformers, or from a place on this disk."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, ModelError
+from ..weights import files_in, get, local_path, resolve
+
+if TYPE_CHECKING:
+    import torch
+
+    from .encoder import TorchEncoder
+
+log = logging.getLogger("promptglass")
+
+DTYPES = ("auto", "fp32", "fp16", "bf16")
+
+
+def load_encoder(name: str, device: str = "auto", dtype: str = "auto") -> TorchEncoder:
+    """The encoder of a model.
+
+    name: an open_clip name ("ViT-L-14/openai"), a hub repository ("openai/clip-vit-base-patch32"), a folder
+    that holds a transformers or open_clip model, or "ARCH/PATH" for a weights file that does not say its own
+    architecture. Weights that are not here are fetched and announced first.
+    dtype: auto is fp16 on CUDA and MPS, fp32 on the CPU.
+    Raises WeightsMissing, ModelError for files that are not such a model, InputError for a wrong option.
+    """
+    target = pick_device(device)
+    precision = _pick_precision(dtype, target)
+    path = local_path(name) or get(name)
+    load = _loader(name, path)
+    try:
+        return load(target, precision)
+    # What a broken checkpoint raises is up to pickle, safetensors, json and torch.
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ModelError(f"cannot load {name} from {path}: {_first_line(error)}") from error
+
+
+def pick_device(device: str) -> torch.device:
+    """The torch device; auto is CUDA, then MPS, then the CPU."""
+    import torch
+
+    if device == "auto":
+        has_mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    try:
+        picked = torch.device(device)
+        torch.empty(0, device=picked)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"cannot use the device {device!r}: {_first_line(error)}") from error
+    return picked
+
+
+def _pick_precision(dtype: str, device: torch.device) -> str:
+    if dtype not in DTYPES:
+        raise InputError(f"there is no dtype {dtype!r}: choose {', '.join(DTYPES)}")
+    if dtype != "auto":
+        return dtype
+    return "fp16" if device.type in ("cuda", "mps") else "fp32"
+
+
+Loader = Callable[["torch.device", str], "TorchEncoder"]
+
+
+def _loader(name: str, path: Path) -> Loader:
+    """How what lies at the path is loaded."""
+    folder = path if path.is_dir() else path.parent
+    arch = _architecture(name)
+    if path.is_file() and arch:
+        return lambda device, precision: _open_clip(arch, {}, path, name, device, precision)
+    config = _json(folder / "config.json")
+    if config.get("model_type") in ("clip", "siglip", "siglip2"):
+        return lambda device, precision: _transformers(folder, name, device, precision)
+    if (folder / "open_clip_config.json").is_file():
+        return lambda device, precision: _open_clip_folder(folder, name, device, precision)
+    if path.is_dir() and arch:
+        weights = files_in(folder, resolve(name))[0]
+        return lambda device, precision: _open_clip(arch, _pretrained(name), weights, name, device, precision)
+    if path.is_file():
+        raise ModelError(
+            f"{path} does not say its architecture: write ARCH/PATH, for instance ViT-L-14-quickgelu/{path}"
+        )
+    raise ModelError(
+        f"{folder} holds no CLIP model: a config.json of a transformers CLIP or an open_clip_config.json is needed"
+    )
+
+
+def _architecture(name: str) -> str | None:
+    import open_clip
+
+    arch = name.partition("/")[0]
+    return arch if arch in open_clip.list_models() else None
+
+
+def _pretrained(name: str) -> dict[str, Any]:
+    """What open_clip knows of these weights: activation, mean and deviation of the pixels."""
+    import open_clip
+
+    arch, _, tag = name.partition("/")
+    known = dict(open_clip.pretrained.get_pretrained_cfg(arch, tag) or {})
+    # Weights trained by OpenAI need QuickGELU, whatever the architecture's own setting says.
+    known["quick_gelu"] = known.get("quick_gelu", False) or tag == "openai"
+    return known
+
+
+def _open_clip(
+    arch: str, known: dict[str, Any], weights: Path, name: str, device: torch.device, precision: str
+) -> TorchEncoder:
+    import open_clip
+
+    from .encoder import OpenClipEncoder
+
+    options = {
+        "pretrained": str(weights),
+        "image_mean": known.get("mean"),
+        "image_std": known.get("std"),
+        "image_interpolation": known.get("interpolation"),
+        "image_resize_mode": known.get("resize_mode"),
+        "weights_only": True,
+    }
+    # open_clip before 2.24 cannot read safetensors; its strict load_state_dict can.
+    load_here = weights.suffix == ".safetensors" and not hasattr(open_clip.factory, "convert_state_dict")
+    if load_here:
+        del options["pretrained"]
+    create = open_clip.create_model_and_transforms
+    accepted = inspect.signature(create).parameters
+    model, _, preprocess = create(
+        arch,
+        precision=precision,
+        device=device,
+        force_quick_gelu=bool(known.get("quick_gelu")),
+        **{key: value for key, value in options.items() if key in accepted and value is not None},
+    )
+    if load_here:
+        from safetensors.torch import load_file
+
+        model.load_state_dict(load_file(weights))
+    return OpenClipEncoder(model, preprocess, open_clip.get_tokenizer(arch), name)
+
+
+def _open_clip_folder(folder: Path, name: str, device: torch.device, precision: str) -> TorchEncoder:
+    import open_clip
+
+    from .encoder import OpenClipEncoder
+
+    if not hasattr(open_clip.factory, "parse_model_name"):
+        raise ModelError(f"{folder} holds an open_clip model, which needs open_clip 3: pip install -U open_clip_torch")
+    place = f"local-dir:{folder}"
+    model, _, preprocess = open_clip.create_model_and_transforms(place, precision=precision, device=device)
+    return OpenClipEncoder(model, preprocess, open_clip.get_tokenizer(place), name)
+
+
+def _transformers(folder: Path, name: str, device: torch.device, precision: str) -> TorchEncoder:
+    import torch
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    from .encoder import TransformersEncoder
+
+    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    model = AutoModel.from_pretrained(folder, local_files_only=True).to(device, dtypes[precision])
+    image_processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return TransformersEncoder(model, image_processor, tokenizer, name)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

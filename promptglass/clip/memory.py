@@ -1,0 +1,54 @@
+"""How much to do at once, and what to do when that was too much."""
+
+from __future__ import annotations
+
+import logging
+
+from ..errors import ModelError
+
+log = logging.getLogger("promptglass")
+
+
+class BatchLimit:
+    """The largest batch that fitted so far. Shared by all calls of one tower, so it is learnt once."""
+
+    def __init__(self, size: int, unit: str) -> None:
+        self.size = size
+        self.unit = unit
+        self._said = False
+
+    def halve(self, tried: int, cause: BaseException) -> None:
+        """After `tried` units did not fit: go on with half, say so once.
+
+        Raises ModelError when even a single unit did not fit.
+        """
+        if tried <= 1:
+            raise ModelError(
+                f"out of memory on a single one of the {self.unit}: close other programs, "
+                "take a smaller model, or run on the CPU (--device cpu)"
+            ) from cause
+        self.size = max(1, tried // 2)
+        if not self._said:
+            log.warning("out of memory: going on with smaller batches (%d %s)", self.size, self.unit)
+            self._said = True
+        _release_cached_memory()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the ways in which torch says it on CUDA, MPS and the CPU."""
+    import torch
+
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "MPS backend out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+def _release_cached_memory() -> None:
+    import torch
+
+    # Without this the failed allocation's cached blocks stay reserved and the half batch fails as well.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

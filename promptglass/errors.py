@@ -1,0 +1,52 @@
+"""Every error promptglass raises on purpose.
+
+PromptglassError
+├── InputError              what the user gave cannot be used: a mode, a table file, an option
+│   └── ImageError          a picture cannot be read; knows which one and why
+├── ModelError              a model cannot be used as asked
+│   ├── WeightsMissing      its weights are not here and cannot be fetched
+│   └── CaptionerMissing    a mode needs a caption, and nobody can write one
+└── DependencyMissing       an optional package is not installed
+
+Their text is shown to the user as it is: one line that names the thing, the cause and the way out.
+"""
+
+from __future__ import annotations
+
+
+class PromptglassError(Exception):
+    """Base of all errors that are meant for the user."""
+
+
+class InputError(PromptglassError):
+    """What the user gave cannot be used."""
+
+
+class ImageError(InputError):
+    """A picture cannot be read. `name` is its path or URL, `reason` says why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        # A file name may hold a newline; an error stays one line.
+        super().__init__(f"cannot read {' '.join(str(name).split())}: {reason}")
+        self.name = str(name)
+        self.reason = reason
+
+
+class ModelError(PromptglassError):
+    """A model cannot be used as asked."""
+
+
+class WeightsMissing(ModelError):
+    """The weights of a model are not here and cannot be fetched."""
+
+
+class CaptionerMissing(ModelError):
+    """A mode needs a caption, none was given, and no captioner is there to write one."""
+
+
+class DependencyMissing(PromptglassError):
+    """An optional package is not installed; `extra` is the promptglass extra that brings it."""
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        super().__init__(f'{purpose} needs an optional package: pip install "promptglass[{extra}]"')
+        self.extra = extra

@@ -1,0 +1,62 @@
+"""Builders the tests share: tiny models of the real classes, pictures of noise. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def tiny_open_clip(seed: int = 0, width: int = 64, layers: int = 3, quick_gelu: bool = False, **text_cfg: object):
+    """A real open_clip CLIP at toy size whose texts differ clearly, as a trained model's do."""
+    import open_clip
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = open_clip.CLIP(
+            embed_dim=48,
+            vision_cfg={"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 16},
+            text_cfg={
+                "context_length": 77, "vocab_size": 49408, "width": width, "heads": 4, "layers": layers, **text_cfg
+            },
+            quick_gelu=quick_gelu,
+        )  # fmt: skip
+        for name, weight in model.named_parameters():
+            # At their initial scale all texts nearly coincide and every ranking is decided by rounding.
+            if "embedding" in name or "bias" in name:
+                torch.nn.init.normal_(weight, std=0.3)
+            elif weight.ndim == 2:
+                weight.data *= 2.0
+    return model.eval()
+
+
+def tiny_preprocess(image: Image.Image):
+    """PIL image to pixels [3, 32, 32], as CLIP does it, without torchvision."""
+    import torch
+
+    pixels = np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.BICUBIC), np.float32) / 255
+    return torch.from_numpy((pixels - 0.5) / 0.27).permute(2, 0, 1)
+
+
+def tiny_encoder(seed: int = 0, name: str = "ViT-L-14/openai", **text_cfg: object):
+    import open_clip
+
+    from promptglass import OpenClipEncoder
+
+    return OpenClipEncoder(tiny_open_clip(seed, **text_cfg), tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), name)
+
+
+def noise(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="session")
+def encoder():
+    return tiny_encoder()

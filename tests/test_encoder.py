@@ -1,0 +1,194 @@
+"""Encoders: the fast text path equals the model's own, on every family of modules."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptglass import OpenClipEncoder
+from promptglass.clip.text_tower import TokenTree
+from promptglass.errors import ModelError
+
+from .conftest import noise, tiny_encoder, tiny_open_clip, tiny_preprocess
+from .families import FAMILIES, build
+
+AWKWARD = [
+    "", " ", "a", ", a", "a,", "...", "!!!", "it's", "'s", "don't 'll", "ＡＢＣ", "ﬁne art", "naïve café", "猫 と 犬",
+    "☕️ coffee", "&amp;", "fish & chips", "a&lt;b", "<end_of_text>", "<|endoftext|> more", "x <start_of_text> y",
+    "Ünïcödé ÀÉ", "ΟΔΥΣΣΕΥΣ ΣΑΣ", "\tTab\nnewline ", "â€™ mojibake Ã©", "1984 2 0 5 6", "a" * 300, "word " * 90,
+    "e\u0301 combining", "\u0301", "\x1b[31mred", "\ufeffbom", "İstanbul", "ß", "ﷺ",
+]  # fmt: skip
+texts = st.one_of(
+    st.sampled_from(AWKWARD),
+    st.text(max_size=40),
+    st.lists(st.sampled_from(["a", "cat,", "by", "Greg", "it's", "—", "é", "&", ". ", "42", "(x:1.2)"]), max_size=90).map(" ".join),
+)
+prefixes = st.builds(lambda text, end: text + end, texts, st.sampled_from(["", " ", ", ", ",", "."]))
+
+
+def plain(model, tokenizer, batch: list[str]) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.nn.functional.normalize(model.encode_text(tokenizer(batch)).float(), dim=-1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(prefix=prefixes, suffixes=st.lists(texts, min_size=1, max_size=6))
+def test_continuations_equal_the_plain_path(prefix: str, suffixes: list[str]) -> None:
+    import open_clip
+
+    model, tokenizer = MODEL, open_clip.get_tokenizer("ViT-L-14")
+    found = ENCODER.encode_continuations(prefix, suffixes)
+    assert (found - plain(model, tokenizer, [prefix + s for s in suffixes])).abs().max() < 1e-5
+
+
+MODEL = tiny_open_clip(7)
+ENCODER = OpenClipEncoder(MODEL, tiny_preprocess, __import__("open_clip").get_tokenizer("ViT-L-14"), "tiny")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_takes_its_own_answer(family: str) -> None:
+    encoder, own_answer = build(family)
+    batch = [text for text in AWKWARD if family not in ("transformers", "siglip") or text.strip()]
+    expected = torch.nn.functional.normalize(own_answer(batch).float(), dim=-1)
+    assert (encoder.encode_texts(batch) - expected).abs().max() < 1e-5
+    continued = encoder.encode_continuations("a photo of a cat, ", batch)
+    expected = torch.nn.functional.normalize(own_answer(["a photo of a cat, " + b for b in batch]).float(), dim=-1)
+    assert (continued - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_causal_towers_are_recognised_and_others_are_not(family: str) -> None:
+    encoder, _ = build(family)
+    assert (encoder._texts._tower is not None) == (family not in ("siglip", "open_clip bidirectional"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_image_features_are_normalised_float32(family: str) -> None:
+    encoder, _ = build(family)
+    features = encoder.encode_images([noise(1), noise(2).convert("L").convert("RGB"), noise(3, (31, 200))])
+    assert features.dtype == torch.float32
+    assert features.shape[0] == 3
+    assert torch.allclose(features.norm(dim=-1), torch.ones(3), atol=1e-5)
+    alone = encoder.encode_images([noise(2).convert("L").convert("RGB")])
+    assert torch.allclose(features[1], alone[0], atol=1e-5)
+
+
+def test_no_texts_and_no_images_are_no_features(encoder) -> None:
+    assert len(encoder.encode_texts([])) == 0
+    assert len(encoder.encode_continuations("a ", [])) == 0
+    assert len(encoder.encode_images([])) == 0
+
+
+def test_text_hooks_of_a_host_still_fire() -> None:
+    import open_clip
+
+    model = tiny_open_clip(1)
+    seen: list[str] = []
+    block = model.transformer.resblocks[1]
+    for name in ("ln_1", "ln_2", "mlp.c_fc", "attn.out_proj"):
+        block.get_submodule(name).register_forward_hook(lambda *_, name=name: seen.append(name))
+    encoder = OpenClipEncoder(model, tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), "tiny")
+    seen.clear()
+    encoder.encode_texts(["a", "b"])
+    assert seen == ["ln_1", "attn.out_proj", "ln_2", "mlp.c_fc"]
+
+
+def test_a_changed_weight_is_used_where_it_lies(encoder) -> None:
+    import open_clip
+
+    model = tiny_open_clip(2)
+    encoder = OpenClipEncoder(model, tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), "tiny")
+    before, name = encoder.encode_texts(["a cat"]), encoder.fingerprint()
+    model.transformer.resblocks[0].mlp.c_fc.weight.data *= 1.5
+    after = encoder.encode_texts(["a cat"])
+    assert (before - after).abs().max() > 1e-3
+    assert torch.allclose(after, plain(model, open_clip.get_tokenizer("ViT-L-14"), ["a cat"]), atol=1e-5)
+    assert encoder.fingerprint() != name
+
+
+def test_fingerprint_ignores_precision_and_image_tower() -> None:
+    import open_clip
+
+    tokenizer = open_clip.get_tokenizer("ViT-L-14")
+    full, half = tiny_open_clip(3), tiny_open_clip(3).half()
+    half.visual.conv1.weight.data += 1
+    first = OpenClipEncoder(full, tiny_preprocess, tokenizer, "a").fingerprint()
+    assert first == OpenClipEncoder(half, tiny_preprocess, tokenizer, "b").fingerprint()
+    assert first != tiny_encoder(4).fingerprint()
+
+
+def test_half_precision_stays_close() -> None:
+    import open_clip
+
+    tokenizer = open_clip.get_tokenizer("ViT-L-14")
+    exact = OpenClipEncoder(tiny_open_clip(5), tiny_preprocess, tokenizer, "a").encode_texts(["a cat", "two dogs"])
+    for dtype in (torch.float16, torch.bfloat16):
+        encoder = OpenClipEncoder(tiny_open_clip(5).to(dtype), tiny_preprocess, tokenizer, "a")
+        assert encoder._texts._tower is not None
+        found = encoder.encode_texts(["a cat", "two dogs"])
+        assert found.dtype == torch.float32
+        assert (found * exact).sum(-1).min() > 0.99
+
+
+@pytest.mark.parametrize("fits", [1, 3, 40])
+def test_out_of_memory_halves_the_batch_and_says_so_once(monkeypatch, caplog, fits: int) -> None:
+    import open_clip
+
+    model = tiny_open_clip(6)
+    encoder = OpenClipEncoder(model, tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), "tiny")
+    images, words = [noise(i) for i in range(40)], [f"text number {i} of {i * i}" for i in range(60)]
+    expected = encoder.encode_images(images), encoder.encode_texts(words)
+    real_image, real_project = model.encode_image, encoder._texts._tower.project
+
+    def small_image(pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) > fits:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return real_image(pixels)
+
+    def small_texts(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > max(fits, 4):
+            raise RuntimeError("MPS backend out of memory (tried to allocate)")
+        return real_project(x)
+
+    monkeypatch.setattr(encoder._pictures, "_encode", small_image)
+    object.__setattr__(encoder._texts._tower, "project", small_texts)
+    assert torch.allclose(encoder.encode_images(images), expected[0], atol=1e-5)
+    assert torch.allclose(encoder.encode_texts(words), expected[1], atol=1e-5)
+    assert torch.allclose(encoder.encode_texts(words), expected[1], atol=1e-5)
+    assert len(caplog.records) == (1 if fits >= 32 else 2)  # the pictures (32 at a time) and the texts, once each
+
+
+def test_a_single_picture_that_does_not_fit_is_one_error(monkeypatch) -> None:
+    encoder = tiny_encoder(6)
+
+    def never(pixels: torch.Tensor) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(encoder._pictures, "_encode", never)
+    with pytest.raises(ModelError, match="smaller model"):
+        encoder.encode_images([noise(0)])
+
+
+rows_of_tokens = st.lists(
+    st.lists(st.integers(1, 4), max_size=12).map(lambda ids: (9, *ids, 0)), min_size=1, max_size=60
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=rows_of_tokens, limit=st.integers(1, 80))
+def test_a_token_tree_spells_out_its_rows(rows: list[tuple[int, ...]], limit: int) -> None:
+    ordered = sorted(rows)
+    tree = TokenTree(ordered, limit)
+    P, L = tree.prefix_length, tree.block_length
+    taken = len(tree.leaf_of_row)
+    assert 1 <= taken <= len(rows)
+    assert tree.nodes <= max(limit, max(map(len, rows)))
+    for row, leaf in zip(ordered, tree.leaf_of_row.tolist(), strict=False):
+        block, place = divmod(leaf, tree.leaves.shape[1])
+        node = int(tree.leaves[block, place])
+        path = tree.visible[block, node, P:].nonzero()[:, 0].tolist()
+        at = [P + block * L + i for i in path]
+        assert (*tree.ids[:P].tolist(), *tree.ids[at].tolist()) == row
+        assert (*tree.positions[:P].tolist(), *tree.positions[at].tolist()) == tuple(range(len(row)))

@@ -1,0 +1,93 @@
+"""The same prompts as clip-interrogator 0.6.0 on the same weights, and right where it is wrong."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+clip_interrogator = pytest.importorskip("clip_interrogator")
+
+import open_clip  # noqa: E402
+
+from promptglass import Interrogator, OpenClipEncoder, Vocabulary  # noqa: E402
+from promptglass.clip.vocabulary import default_tables  # noqa: E402
+
+from .conftest import noise, tiny_open_clip, tiny_preprocess  # noqa: E402
+
+CAPTIONS = [
+    "a painting of a cat sitting on a chair",
+    "a man's dog, it's asleep.",
+    "SCREAMING Upper Case Caption!",
+    "3 people and 42 birds in 1984",
+    "café à la plage, naïve ☕ 猫",
+    "a photo of fish & chips <3 &amp; more",
+    "ends in punctuation...",
+    "a (very:1.2) [odd] {caption}, with, commas,",
+    "fine art of a house",
+    " ".join(f"long caption word{i}" for i in range(40)),
+    ", ".join(f"part {i}" for i in range(30)),
+    "a b c d e f g h i j k l m n o p q r s t u v w x y z " * 2 + "and so on",
+]
+
+
+def reference(model, data: Path, pool_size: int):
+    """clip-interrogator over a model that exists and lists of our choice."""
+    config = clip_interrogator.Config()
+    config.clip_model, config.clip_preprocess = model, tiny_preprocess
+    config.caption_model_name = None
+    config.cache_path, config.download_cache = None, False
+    config.data_path = str(data)
+    config.device, config.quiet = "cpu", True
+    config.flavor_intermediate_count = pool_size
+    return clip_interrogator.Interrogator(config)
+
+
+def write_lists(folder: Path, tables: dict[str, list[str]]) -> None:
+    for name in ("artists", "flavors", "mediums", "movements", "negative"):
+        (folder / f"{name}.txt").write_text("\n".join(tables[name]) + "\n", encoding="utf-8")
+
+
+def sampled_tables(seed: int, flavors: int) -> dict[str, list[str]]:
+    """A draw from the real lists, without texts that CLIP cannot tell apart (ties are the reference's coin toss)."""
+    real, rng = default_tables(), random.Random(seed)
+    seen: set[str] = set()
+
+    def draw(labels: list[str], count: int) -> list[str]:
+        fresh = [x for x in labels if x.casefold() not in seen]
+        drawn = rng.sample(fresh, min(count, len(fresh)))
+        seen.update(x.casefold() for x in drawn)
+        return drawn
+
+    seen.update(x.casefold() for x in real["trendings"])
+    return {
+        "artists": [x.removeprefix("by ") for x in draw(real["artists"][:5265], 30)],
+        "mediums": draw(real["mediums"], 20),
+        "movements": draw(real["movements"], 20),
+        "negative": draw(real["negative"], 20),
+        "flavors": draw(real["flavors"], flavors),
+    }
+
+
+def pair(seed: int, tmp_path: Path, flavors: int, pool_size: int, **model_options):
+    """The reference and ours over one model and one set of lists."""
+    model = tiny_open_clip(seed, **model_options)
+    lists = sampled_tables(seed, flavors)
+    write_lists(tmp_path, lists)
+    theirs = reference(model, tmp_path, pool_size)
+    encoder = OpenClipEncoder(model, tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), "ViT-L-14/openai")
+    tables = {name: getattr(theirs, name).labels for name in ("artists", "flavors", "mediums", "movements", "trendings", "negative")}
+    ours = Interrogator(encoder, Vocabulary(tables, encoder), pool="reference", pool_size=pool_size)
+    return theirs, ours
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_prompts_equal_the_reference(seed: int, tmp_path: Path) -> None:
+    theirs, ours = pair(seed, tmp_path, flavors=150, pool_size=48, quick_gelu=bool(seed % 2))
+    for i, caption in enumerate(CAPTIONS):
+        image = noise(100 * seed + i)
+        (subject,) = ours.look([image], [caption])
+        assert ours.fast([subject])[0].prompt == theirs.interrogate_fast(image, caption=caption)
+        assert ours.classic([subject])[0].prompt == theirs.interrogate_classic(image, caption=caption)
+        assert ours.best([subject])[0].prompt == theirs.interrogate(image, caption=caption)
