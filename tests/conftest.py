@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 
-def tiny_open_clip(seed: int = 0, width: int = 64, layers: int = 3, quick_gelu: bool = False, **text_cfg: object):
+def tiny_open_clip(
+    seed: int = 0, width: int = 64, layers: int = 3, quick_gelu: bool = False, **text_cfg: object
+):
     """A real open_clip CLIP at toy size whose texts differ clearly, as a trained model's do."""
     import open_clip
     import torch
@@ -22,10 +24,15 @@ def tiny_open_clip(seed: int = 0, width: int = 64, layers: int = 3, quick_gelu: 
             embed_dim=48,
             vision_cfg={"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 16},
             text_cfg={
-                "context_length": 77, "vocab_size": 49408, "width": width, "heads": 4, "layers": layers, **text_cfg
+                "context_length": 77,
+                "vocab_size": 49408,
+                "width": width,
+                "heads": 4,
+                "layers": layers,
+                **text_cfg,
             },
             quick_gelu=quick_gelu,
-        )  # fmt: skip
+        )
         for name, weight in model.named_parameters():
             # At their initial scale all texts nearly coincide and every ranking is decided by rounding.
             if "embedding" in name or "bias" in name:
@@ -48,7 +55,9 @@ def tiny_encoder(seed: int = 0, name: str = "ViT-L-14/openai", **text_cfg: objec
 
     from promptglass import OpenClipEncoder
 
-    return OpenClipEncoder(tiny_open_clip(seed, **text_cfg), tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), name)
+    return OpenClipEncoder(
+        tiny_open_clip(seed, **text_cfg), tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), name
+    )
 
 
 def noise(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:

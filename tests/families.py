@@ -14,9 +14,15 @@ from promptglass import OpenClipEncoder, TransformersEncoder
 from .conftest import tiny_open_clip, tiny_preprocess
 
 FAMILIES = (
-    "open_clip", "open_clip quick_gelu", "open_clip layer scale", "open_clip custom text", "open_clip bidirectional",
-    "openai clip", "transformers", "siglip",
-)  # fmt: skip
+    "open_clip",
+    "open_clip quick_gelu",
+    "open_clip layer scale",
+    "open_clip custom text",
+    "open_clip bidirectional",
+    "openai clip",
+    "transformers",
+    "siglip",
+)
 
 
 @functools.cache
@@ -47,6 +53,13 @@ def build(family: str) -> tuple[Any, Any]:
 
 
 def _openai_clip() -> tuple[Any, Any]:
+    import sys
+    import types
+
+    import packaging.version
+
+    # clip still imports pkg_resources, which setuptools has dropped, for this one name.
+    sys.modules.setdefault("pkg_resources", types.SimpleNamespace(packaging=packaging))  # type: ignore[arg-type]
     clip = pytest.importorskip("clip", reason="pip install clip-anytorch")
     from clip.model import CLIP
 
@@ -101,7 +114,11 @@ def write_transformers_model(folder: Path, family: str) -> None:
     vision = {**text, "image_size": 32, "patch_size": 8}
     torch.manual_seed(11)
     tokenizer = write_clip_tokenizer(folder)
-    text |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    text |= {
+        "vocab_size": len(tokenizer),
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+    }
     if family == "siglip":
         if not hasattr(transformers, "SiglipModel"):
             pytest.skip("this transformers has no SigLIP")
@@ -112,7 +129,9 @@ def write_transformers_model(folder: Path, family: str) -> None:
     else:
         config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=48)
         model = transformers.CLIPModel(config)
-        processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+        processor = transformers.CLIPImageProcessor(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        )
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "embedding" in name:
@@ -136,7 +155,9 @@ def write_clip_tokenizer(folder: Path) -> Any:
     vocabulary = {renamed.get(token, token): i for token, i in ours.encoder.items()}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     merges = sorted(ours.bpe_ranks, key=ours.bpe_ranks.__getitem__)
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n", encoding="utf-8"
+    )
     tokenizer = transformers.CLIPTokenizerFast.from_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return tokenizer

@@ -15,15 +15,49 @@ from .conftest import noise, tiny_encoder, tiny_open_clip, tiny_preprocess
 from .families import FAMILIES, build
 
 AWKWARD = [
-    "", " ", "a", ", a", "a,", "...", "!!!", "it's", "'s", "don't 'll", "ＡＢＣ", "ﬁne art", "naïve café", "猫 と 犬",
-    "☕️ coffee", "&amp;", "fish & chips", "a&lt;b", "<end_of_text>", "<|endoftext|> more", "x <start_of_text> y",
-    "Ünïcödé ÀÉ", "ΟΔΥΣΣΕΥΣ ΣΑΣ", "\tTab\nnewline ", "â€™ mojibake Ã©", "1984 2 0 5 6", "a" * 300, "word " * 90,
-    "e\u0301 combining", "\u0301", "\x1b[31mred", "\ufeffbom", "İstanbul", "ß", "ﷺ",
-]  # fmt: skip
+    "",
+    " ",
+    "a",
+    ", a",
+    "a,",
+    "...",
+    "!!!",
+    "it's",
+    "'s",
+    "don't 'll",
+    "ＡＢＣ",
+    "ﬁne art",
+    "naïve café",
+    "猫 と 犬",
+    "☕️ coffee",
+    "&amp;",
+    "fish & chips",
+    "a&lt;b",
+    "<end_of_text>",
+    "<|endoftext|> more",
+    "x <start_of_text> y",
+    "Ünïcödé ÀÉ",
+    "ΟΔΥΣΣΕΥΣ ΣΑΣ",
+    "\tTab\nnewline ",
+    "â€™ mojibake Ã©",
+    "1984 2 0 5 6",
+    "a" * 300,
+    "word " * 90,
+    "e\u0301 combining",
+    "\u0301",
+    "\x1b[31mred",
+    "\ufeffbom",
+    "İstanbul",
+    "ß",
+    "ﷺ",
+]
 texts = st.one_of(
     st.sampled_from(AWKWARD),
     st.text(max_size=40),
-    st.lists(st.sampled_from(["a", "cat,", "by", "Greg", "it's", "—", "é", "&", ". ", "42", "(x:1.2)"]), max_size=90).map(" ".join),
+    st.lists(
+        st.sampled_from(["a", "cat,", "by", "Greg", "it's", "—", "é", "&", ". ", "42", "(x:1.2)"]),
+        max_size=90,
+    ).map(" ".join),
 )
 prefixes = st.builds(lambda text, end: text + end, texts, st.sampled_from(["", " ", ", ", ",", "."]))
 
@@ -54,7 +88,9 @@ def test_every_family_takes_its_own_answer(family: str) -> None:
     expected = torch.nn.functional.normalize(own_answer(batch).float(), dim=-1)
     assert (encoder.encode_texts(batch) - expected).abs().max() < 1e-5
     continued = encoder.encode_continuations("a photo of a cat, ", batch)
-    expected = torch.nn.functional.normalize(own_answer(["a photo of a cat, " + b for b in batch]).float(), dim=-1)
+    expected = torch.nn.functional.normalize(
+        own_answer(["a photo of a cat, " + b for b in batch]).float(), dim=-1
+    )
     assert (continued - expected).abs().max() < 1e-5
 
 
@@ -123,7 +159,9 @@ def test_half_precision_stays_close() -> None:
     import open_clip
 
     tokenizer = open_clip.get_tokenizer("ViT-L-14")
-    exact = OpenClipEncoder(tiny_open_clip(5), tiny_preprocess, tokenizer, "a").encode_texts(["a cat", "two dogs"])
+    exact = OpenClipEncoder(tiny_open_clip(5), tiny_preprocess, tokenizer, "a").encode_texts(
+        ["a cat", "two dogs"]
+    )
     for dtype in (torch.float16, torch.bfloat16):
         encoder = OpenClipEncoder(tiny_open_clip(5).to(dtype), tiny_preprocess, tokenizer, "a")
         assert encoder._texts._tower is not None
@@ -157,7 +195,9 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(monkeypatch, caplog, fi
     assert torch.allclose(encoder.encode_images(images), expected[0], atol=1e-5)
     assert torch.allclose(encoder.encode_texts(words), expected[1], atol=1e-5)
     assert torch.allclose(encoder.encode_texts(words), expected[1], atol=1e-5)
-    assert len(caplog.records) == (1 if fits >= 32 else 2)  # the pictures (32 at a time) and the texts, once each
+    assert len(caplog.records) == (
+        1 if fits >= 32 else 2
+    )  # the pictures (32 at a time) and the texts, once each
 
 
 def test_a_single_picture_that_does_not_fit_is_one_error(monkeypatch) -> None:
@@ -184,7 +224,7 @@ def test_a_token_tree_spells_out_its_rows(rows: list[tuple[int, ...]], limit: in
     P, L = tree.prefix_length, tree.block_length
     taken = len(tree.leaf_of_row)
     assert 1 <= taken <= len(rows)
-    assert tree.nodes <= max(limit, max(map(len, rows)))
+    assert tree.nodes <= max(limit, *map(len, rows))
     for row, leaf in zip(ordered, tree.leaf_of_row.tolist(), strict=False):
         block, place = divmod(leaf, tree.leaves.shape[1])
         node = int(tree.leaves[block, place])

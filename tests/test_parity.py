@@ -50,7 +50,7 @@ def write_lists(folder: Path, tables: dict[str, list[str]]) -> None:
 
 
 def sampled_tables(seed: int, flavors: int) -> dict[str, list[str]]:
-    """A draw from the real lists, without texts that CLIP cannot tell apart (ties are the reference's coin toss)."""
+    """A draw from the real lists, without texts CLIP cannot tell apart: there the reference tosses a coin."""
     real, rng = default_tables(), random.Random(seed)
     seen: set[str] = set()
 
@@ -77,7 +77,10 @@ def pair(seed: int, tmp_path: Path, flavors: int, pool_size: int, **model_option
     write_lists(tmp_path, lists)
     theirs = reference(model, tmp_path, pool_size)
     encoder = OpenClipEncoder(model, tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), "ViT-L-14/openai")
-    tables = {name: getattr(theirs, name).labels for name in ("artists", "flavors", "mediums", "movements", "trendings", "negative")}
+    tables = {
+        name: getattr(theirs, name).labels
+        for name in ("artists", "flavors", "mediums", "movements", "trendings", "negative")
+    }
     ours = Interrogator(encoder, Vocabulary(tables, encoder), pool="reference", pool_size=pool_size)
     return theirs, ours
 

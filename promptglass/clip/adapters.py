@@ -38,9 +38,13 @@ def tower_of(model: nn.Module, plain: Plain, tokens: Tokens, device: torch.devic
 
 def _open_clip_tower(model: Any) -> TextTower | None:
     """open_clip's CLIP and CustomTextCLIP and OpenAI's clip: nn.MultiheadAttention blocks."""
-    text = model if hasattr(model, "token_embedding") else getattr(model, "text", None)
+    text: Any = model if hasattr(model, "token_embedding") else getattr(model, "text", None)
     blocks = getattr(getattr(text, "transformer", None), "resblocks", None)
-    if blocks is None or not all(isinstance(block.attn, nn.MultiheadAttention) for block in blocks):
+    if (
+        text is None
+        or blocks is None
+        or not all(isinstance(block.attn, nn.MultiheadAttention) for block in blocks)
+    ):
         return None
     # OpenAI's clip keeps its mask in the blocks; open_clip has none where attention goes both ways.
     masks = [getattr(text, "attn_mask", None), getattr(blocks[0], "attn_mask", None)]
@@ -95,7 +99,7 @@ def _open_clip_layer(block: Any) -> Layer:
 
 def _transformers_tower(model: Any) -> TextTower | None:
     """transformers' CLIPModel (4.30 to 5)."""
-    text = getattr(model, "text_model", None)
+    text: Any = getattr(model, "text_model", None)
     text = getattr(text, "text_model", text)
     blocks = getattr(getattr(text, "encoder", None), "layers", None)
     # SigLIP is built the same way but attends both ways; only CLIP's own config promises causality.

@@ -105,7 +105,9 @@ def _embed_resumably(
     return np.fromfile(part, np.float16).reshape(len(labels), width)
 
 
-def _embed(labels: Sequence[str], start: int, encoder: JointEncoder, progress: Progress) -> Iterator[np.ndarray]:
+def _embed(
+    labels: Sequence[str], start: int, encoder: JointEncoder, progress: Progress
+) -> Iterator[np.ndarray]:
     for begin in range(start, len(labels), _LABELS_PER_STEP):
         progress("embedding labels", begin, len(labels))
         yield encoder.encode_texts(labels[begin : begin + _LABELS_PER_STEP]).cpu().numpy().astype(np.float16)
@@ -149,7 +151,9 @@ def _map(path: Path) -> dict[str, np.ndarray] | None:
             header = json.loads(file.read(size))
         header.pop("__metadata__", None)
         return {
-            name: np.memmap(path, kinds[item["dtype"]], "c", 8 + size + item["data_offsets"][0], tuple(item["shape"]))
+            name: np.memmap(
+                path, kinds[item["dtype"]], "c", 8 + size + item["data_offsets"][0], tuple(item["shape"])
+            )
             for name, item in header.items()
         }
     except FileNotFoundError:

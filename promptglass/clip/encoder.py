@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .adapters import Plain, tower_of
-from .memory import BatchLimit, is_out_of_memory
+from .memory import BatchLimit, in_batches
 from .tokens import Tokens
 
 if TYPE_CHECKING:
@@ -130,9 +130,7 @@ class TransformersEncoder(TorchEncoder):
 class _Texts:
     """The text side of a model: its fast causal tower, or its plain path."""
 
-    def __init__(
-        self, model: nn.Module, plain: Plain, tokens: Tokens, image_side: tuple[str, ...]
-    ) -> None:
+    def __init__(self, model: nn.Module, plain: Plain, tokens: Tokens, image_side: tuple[str, ...]) -> None:
         self._model = model
         self._plain = plain
         self._tokens = tokens
@@ -145,11 +143,11 @@ class _Texts:
         if self._tower is not None and suffixes:
             features = self._tower.features(self._tokens.continuations(prefix, suffixes), self._device)
         else:
-            texts = [prefix + suffix for suffix in suffixes]
-            features = _in_batches(
-                texts, self._limit, lambda batch: self._plain(self._tokens.padded(list(batch)).to(self._device))
-            )
+            features = _features([prefix + suffix for suffix in suffixes], self._limit, self._encode_padded)
         return F.normalize(features.float(), dim=-1)
+
+    def _encode_padded(self, texts: Sequence[str]) -> torch.Tensor:
+        return self._plain(self._tokens.padded(list(texts)).to(self._device))
 
     def fills_context(self, text: str) -> bool:
         return self._tokens.count(text) >= self._tokens.context_length
@@ -189,27 +187,16 @@ class _Pictures:
         def encode(batch: Sequence[Image.Image]) -> torch.Tensor:
             return self._encode(self._preprocess(batch).to(self._device, self._dtype))
 
-        return F.normalize(_in_batches(images, self._limit, encode).float(), dim=-1)
+        return F.normalize(_features(images, self._limit, encode).float(), dim=-1)
 
 
-@torch.no_grad()
-def _in_batches(
+def _features(
     items: Sequence[Any], limit: BatchLimit, encode: Callable[[Sequence[Any]], torch.Tensor]
 ) -> torch.Tensor:
-    """Features [n, d] of all items; what does not fit in memory goes in halves."""
-    found: list[torch.Tensor] = []
-    start = 0
-    while start < len(items):
-        batch = items[start : start + limit.size]
-        try:
-            found.append(encode(batch))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            limit.halve(len(batch), error)
-            continue
-        start += len(batch)
-    return torch.cat(found) if found else torch.empty(0, 0)
+    """Features [n, d] of all items."""
+    with torch.no_grad():
+        batches = in_batches(items, limit, encode)
+    return torch.cat(batches) if batches else torch.empty(0, 0)
 
 
 def _splits_at_spaces(tokenizer: Any) -> bool:

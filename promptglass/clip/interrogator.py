@@ -8,7 +8,7 @@ Same input, same output: nothing depends on hash seeds, and ties go to the label
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -101,7 +101,7 @@ class Interrogator:
 
     def caption(self, images: Pictures, captions: Sequence[str] | None = None) -> list[Interrogation]:
         """What the captioner sees, with its score."""
-        return self._answers("caption", images, captions, {}, lambda subject: _caption(subject))
+        return self._answers("caption", images, captions, {}, _caption)
 
     def classic(
         self, images: Pictures, captions: Sequence[str] | None = None, max_flavors: int = 3
@@ -143,7 +143,7 @@ class Interrogator:
         mode: str,
         images: Pictures,
         captions: Sequence[str] | None,
-        settings: dict[str, object],
+        settings: Mapping[str, object],
         prompt_of: Callable[[Subject], str],
     ) -> list[Interrogation]:
         started = time.perf_counter()
@@ -210,12 +210,18 @@ class Interrogator:
     def _classic(self, subject: Subject, max_flavors: int) -> str:
         caption = _caption(subject)
         medium, artist, trending, movement = (
-            "".join(self._ranked_table(subject, table, 1)) for table in ("mediums", "artists", "trendings", "movements")
+            "".join(self._ranked_table(subject, table, 1))
+            for table in ("mediums", "artists", "trendings", "movements")
         )
         # As the reference: the medium is left out where the caption already opens with it, and the artist
         # follows without a comma ("a painting of a cat, fine art by …").
         opening = caption if caption.startswith(medium) else f"{caption}, {medium}"
-        parts = [f"{opening} {artist}".strip(), trending, movement, *self._ranked_table(subject, "flavors", max_flavors)]
+        parts = [
+            f"{opening} {artist}".strip(),
+            trending,
+            movement,
+            *self._ranked_table(subject, "flavors", max_flavors),
+        ]
         return self._fitting(", ".join(part for part in parts if part))
 
     def _negative(self, subject: Subject, max_flavors: int) -> str:
@@ -283,12 +289,13 @@ class Interrogator:
         return [self.vocabulary.labels[span.start + i] for i in indices]
 
     def _distinct_labels(self, span: slice) -> torch.Tensor:
-        """Places of a span's labels without repetitions ("Flickr" is "flickr" to CLIP)."""
+        """Places of a span's labels without blanks and repetitions ("Flickr" is "flickr" to CLIP)."""
         key = (span.start, span.stop)
         if key not in self._distinct:
             first: dict[str, int] = {}
             for place, label in enumerate(self.vocabulary.labels[span]):
-                first.setdefault(label.casefold(), place)
+                if label:
+                    first.setdefault(label.casefold(), place)
             self._distinct[key] = torch.tensor([*first.values()], dtype=torch.long)
         return self._distinct[key]
 

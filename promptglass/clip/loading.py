@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, PromptglassError
 from ..weights import files_in, get, local_path, resolve
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("promptglass")
 
 DTYPES = ("auto", "fp32", "fp16", "bf16")
+# open_clip's names; its fp16 and bf16 keep the norms in single precision.
+_PRECISIONS = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16"}
 
 
 def load_encoder(name: str, device: str = "auto", dtype: str = "auto") -> TorchEncoder:
@@ -32,13 +34,15 @@ def load_encoder(name: str, device: str = "auto", dtype: str = "auto") -> TorchE
     Raises WeightsMissing, ModelError for files that are not such a model, InputError for a wrong option.
     """
     target = pick_device(device)
-    precision = _pick_precision(dtype, target)
+    precision = pick_dtype(dtype, target)
     path = local_path(name) or get(name)
     load = _loader(name, path)
     try:
         return load(target, precision)
-    # What a broken checkpoint raises is up to pickle, safetensors, json and torch.
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except PromptglassError:
+        raise
+    # What a damaged or foreign checkpoint raises is up to pickle, zipfile, safetensors, json and torch.
+    except Exception as error:
         raise ModelError(f"cannot load {name} from {path}: {_first_line(error)}") from error
 
 
@@ -57,15 +61,18 @@ def pick_device(device: str) -> torch.device:
     return picked
 
 
-def _pick_precision(dtype: str, device: torch.device) -> str:
-    if dtype not in DTYPES:
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The torch dtype; auto is half precision where a GPU computes it well, single elsewhere."""
+    import torch
+
+    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    dtypes["auto"] = torch.float16 if device.type in ("cuda", "mps") else torch.float32
+    if dtype not in dtypes:
         raise InputError(f"there is no dtype {dtype!r}: choose {', '.join(DTYPES)}")
-    if dtype != "auto":
-        return dtype
-    return "fp16" if device.type in ("cuda", "mps") else "fp32"
+    return dtypes[dtype]
 
 
-Loader = Callable[["torch.device", str], "TorchEncoder"]
+Loader = Callable[["torch.device", "torch.dtype"], "TorchEncoder"]
 
 
 def _loader(name: str, path: Path) -> Loader:
@@ -73,21 +80,21 @@ def _loader(name: str, path: Path) -> Loader:
     folder = path if path.is_dir() else path.parent
     arch = _architecture(name)
     if path.is_file() and arch:
-        return lambda device, precision: _open_clip(arch, {}, path, name, device, precision)
+        return lambda device, dtype: _open_clip(arch, {}, path, name, device, dtype)
     config = _json(folder / "config.json")
     if config.get("model_type") in ("clip", "siglip", "siglip2"):
-        return lambda device, precision: _transformers(folder, name, device, precision)
+        return lambda device, dtype: _transformers(folder, name, device, dtype)
     if (folder / "open_clip_config.json").is_file():
-        return lambda device, precision: _open_clip_folder(folder, name, device, precision)
+        return lambda device, dtype: _open_clip_folder(folder, name, device, dtype)
     if path.is_dir() and arch:
         weights = files_in(folder, resolve(name))[0]
-        return lambda device, precision: _open_clip(arch, _pretrained(name), weights, name, device, precision)
+        return lambda device, dtype: _open_clip(arch, _pretrained(name), weights, name, device, dtype)
     if path.is_file():
         raise ModelError(
             f"{path} does not say its architecture: write ARCH/PATH, for instance ViT-L-14-quickgelu/{path}"
         )
     raise ModelError(
-        f"{folder} holds no CLIP model: a config.json of a transformers CLIP or an open_clip_config.json is needed"
+        f"{folder} holds no CLIP model: it needs transformers' config.json or an open_clip_config.json"
     )
 
 
@@ -110,7 +117,7 @@ def _pretrained(name: str) -> dict[str, Any]:
 
 
 def _open_clip(
-    arch: str, known: dict[str, Any], weights: Path, name: str, device: torch.device, precision: str
+    arch: str, known: dict[str, Any], weights: Path, name: str, device: torch.device, dtype: torch.dtype
 ) -> TorchEncoder:
     import open_clip
 
@@ -132,7 +139,7 @@ def _open_clip(
     accepted = inspect.signature(create).parameters
     model, _, preprocess = create(
         arch,
-        precision=precision,
+        precision=_PRECISIONS[str(dtype)],
         device=device,
         force_quick_gelu=bool(known.get("quick_gelu")),
         **{key: value for key, value in options.items() if key in accepted and value is not None},
@@ -144,26 +151,28 @@ def _open_clip(
     return OpenClipEncoder(model, preprocess, open_clip.get_tokenizer(arch), name)
 
 
-def _open_clip_folder(folder: Path, name: str, device: torch.device, precision: str) -> TorchEncoder:
+def _open_clip_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> TorchEncoder:
     import open_clip
 
     from .encoder import OpenClipEncoder
 
     if not hasattr(open_clip.factory, "parse_model_name"):
-        raise ModelError(f"{folder} holds an open_clip model, which needs open_clip 3: pip install -U open_clip_torch")
+        raise ModelError(
+            f"{folder} holds an open_clip model, which needs open_clip 3: pip install -U open_clip_torch"
+        )
     place = f"local-dir:{folder}"
-    model, _, preprocess = open_clip.create_model_and_transforms(place, precision=precision, device=device)
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        place, precision=_PRECISIONS[str(dtype)], device=device
+    )
     return OpenClipEncoder(model, preprocess, open_clip.get_tokenizer(place), name)
 
 
-def _transformers(folder: Path, name: str, device: torch.device, precision: str) -> TorchEncoder:
-    import torch
+def _transformers(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> TorchEncoder:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     from .encoder import TransformersEncoder
 
-    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    model = AutoModel.from_pretrained(folder, local_files_only=True).to(device, dtypes[precision])
+    model = AutoModel.from_pretrained(folder, local_files_only=True).to(device, dtype)
     image_processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return TransformersEncoder(model, image_processor, tokenizer, name)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from ..errors import ModelError
 
 log = logging.getLogger("promptglass")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class BatchLimit:
@@ -32,6 +37,25 @@ class BatchLimit:
             log.warning("out of memory: going on with smaller batches (%d %s)", self.size, self.unit)
             self._said = True
         _release_cached_memory()
+
+
+def in_batches(
+    items: Sequence[Item], limit: BatchLimit, run: Callable[[Sequence[Item]], Result]
+) -> list[Result]:
+    """What `run` gives for each batch of the items, in order; what does not fit in memory goes in halves."""
+    found: list[Result] = []
+    start = 0
+    while start < len(items):
+        batch = items[start : start + limit.size]
+        try:
+            found.append(run(batch))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            limit.halve(len(batch), error)
+            continue
+        start += len(batch)
+    return found
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -130,11 +131,12 @@ class TokenTree:
     def __init__(self, rows: Sequence[Row], limit: int) -> None:
         # Sorted rows share what the first and the last share. The end token is always a node of its own.
         prefix = min(_common(rows[0], rows[-1]), len(rows[0]) - 1)
-        self.block_length = L = max(_BLOCK, max(map(len, rows[:limit])))
+        self.block_length = L = max(_BLOCK, *map(len, rows[:limit]))
         blocks: list[list[tuple[int, int, list[int]]]] = [[]]  # per node: id, position, path in its block
         leaves: list[list[int]] = [[]]
         self._leaf: list[tuple[int, int]] = []  # per row: block, index in that block's leaves
-        nodes, path, previous = 0, [], rows[0][:prefix]
+        path: list[int] = []
+        nodes, previous = 0, rows[0][:prefix]
         for row in rows:
             shared = max(_common(previous, row), prefix)
             if shared == len(row):  # the row before, once more
@@ -165,9 +167,11 @@ class TokenTree:
         self.block_length = L = min(self.block_length, max(map(len, blocks)))
         padding = [[0] * (L - len(block)) for block in blocks]
         ids = [[*(node[0] for node in block), *rest] for block, rest in zip(blocks, padding, strict=True)]
-        positions = [[*(node[1] for node in block), *rest] for block, rest in zip(blocks, padding, strict=True)]
-        self.ids = torch.tensor([*prefix, *sum(ids, [])])
-        self.positions = torch.tensor([*range(P), *sum(positions, [])])
+        positions = [
+            [*(node[1] for node in block), *rest] for block, rest in zip(blocks, padding, strict=True)
+        ]
+        self.ids = torch.tensor([*prefix, *chain.from_iterable(ids)])
+        self.positions = torch.tensor([*range(P), *chain.from_iterable(positions)])
         sees = [
             (b * L + node) * (P + L) + P + ancestor
             for b, block in enumerate(blocks)

@@ -54,7 +54,9 @@ class Tokens:
         if not (self._splits_at_spaces and _PLAIN(prefix)):
             return self.rows([prefix + suffix for suffix in suffixes])
         split = [_PLAIN(s) is not None and (prefix[-1:] == " " or s[:1] == " ") for s in suffixes]
-        whole = iter(self.rows([prefix + s for s, is_split in zip(suffixes, split, strict=True) if not is_split]))
+        whole = iter(
+            self.rows([prefix + s for s, is_split in zip(suffixes, split, strict=True) if not is_split])
+        )
         parts = iter(self._cached_rows([s for s, is_split in zip(suffixes, split, strict=True) if is_split]))
         head = self.rows([prefix])[0][:-1]
         return [self._join(head, next(parts)) if is_split else next(whole) for is_split in split]

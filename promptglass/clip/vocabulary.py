@@ -90,9 +90,11 @@ def default_tables() -> dict[str, list[str]]:
     """
     spec = importlib.util.find_spec("clip_interrogator")
     if spec is None or spec.origin is None:
-        raise InputError("the word lists are missing: pip install clip-interrogator, or give your own --tables")
+        raise InputError(
+            "the word lists are missing: pip install clip-interrogator, or give your own --tables"
+        )
     folder = Path(spec.origin).parent / "data"
-    lists = {name: read_labels(folder / f"{name}.txt") for name in ("artists", "flavors", "mediums", "movements", "negative")}
+    lists = {name: _lines(folder / f"{name}.txt") for name in (*MERGED_TABLES[:-1], NEGATIVE_TABLE)}
     sites = [*_SITES, *(f"trending on {s}" for s in _SITES), *(f"featured on {s}" for s in _SITES)]
     return {
         **lists,
@@ -104,9 +106,25 @@ def default_tables() -> dict[str, list[str]]:
 
 # clip_interrogator.py 0.6.0, Interrogator.load_clip_model; spelling as there.
 _SITES = (
-    "Artstation", "behance", "cg society", "cgsociety", "deviantart", "dribble", "flickr", "instagram", "pexels",
-    "pinterest", "pixabay", "pixiv", "polycount", "reddit", "shutterstock", "tumblr", "unsplash", "zbrush central",
-)  # fmt: skip
+    "Artstation",
+    "behance",
+    "cg society",
+    "cgsociety",
+    "deviantart",
+    "dribble",
+    "flickr",
+    "instagram",
+    "pexels",
+    "pinterest",
+    "pixabay",
+    "pixiv",
+    "polycount",
+    "reddit",
+    "shutterstock",
+    "tumblr",
+    "unsplash",
+    "zbrush central",
+)
 
 
 def without_artists(tables: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -119,7 +137,7 @@ def without_artists(tables: Mapping[str, Sequence[str]]) -> dict[str, list[str]]
     longest = max((name.count(" ") + 1 for name in names), default=0)
 
     def names_an_artist(label: str) -> bool:
-        words = re.findall(r"[\w'.-]+", label.lower())
+        words = re.findall(r"[\w'.-]+", re.sub(r"['’]s\b", "", label.lower()))
         runs = (words[i : i + n] for n in range(2, longest + 1) for i in range(len(words) - n + 1))
         return any(" ".join(run) in names for run in runs)
 
@@ -131,12 +149,17 @@ def without_artists(tables: Mapping[str, Sequence[str]]) -> dict[str, list[str]]
 
 
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
-    """One label a line, stripped, as clip-interrogator reads its lists (UTF-8, broken bytes replaced)."""
+    """A user's list: one label a line, stripped, blank lines left out (UTF-8, broken bytes replaced)."""
+    return [label for label in _lines(Path(path)) if label]
+
+
+def _lines(path: Path) -> list[str]:
+    """As clip-interrogator's load_list reads its own lists, blank lines included: its caches count them."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return [line.strip() for line in file]
     except OSError as error:
         raise InputError(f"cannot read the table {path}: {error.strerror or error}") from error
-    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _in_order(tables: Mapping[str, Sequence[str]]) -> list[str]:
