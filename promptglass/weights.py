@@ -216,7 +216,7 @@ def missing(weights: Weights, reason: str) -> WeightsMissing:
     alike = "" if weights in KNOWN else _did_you_mean(weights.name)
     return WeightsMissing(
         f"no weights for {weights.name}: {reason}.{alike} "
-        f"Looked in {hub.cache_folder()} and at {hub.endpoint()}/{weights.repo}. "
+        f"Looked in {hub.cache_folder()}; its source is {hub.endpoint()}/{weights.repo}. "
         f"Get them: `promptglass models get {weights.name}` when online, or set HF_ENDPOINT to a mirror. "
         f"Point to them: {path}, or copy {', '.join(required)} to {drop_folder(weights)}. "
         f"Use another: {others}."

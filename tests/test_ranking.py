@@ -14,7 +14,20 @@ few_values = st.lists(st.integers(-3, 3).map(float), max_size=80)
 @given(scores=few_values, count=st.integers(0, 90))
 def test_top_is_the_stable_sort(scores: list[float], count: int) -> None:
     expected = sorted(range(len(scores)), key=lambda i: -scores[i])[:count]
-    assert top(torch.tensor(scores), count) == expected
+    assert top(torch.tensor(scores), count).tolist() == expected
+
+
+@given(scores=st.lists(st.floats(-1, 1, width=32), min_size=200, max_size=600), count=st.integers(1, 300))
+def test_top_of_many_is_the_stable_sort(scores: list[float], count: int) -> None:
+    expected = sorted(range(len(scores)), key=lambda i: -scores[i])[:count]
+    assert top(torch.tensor(scores), count).tolist() == expected
+
+
+def test_top_where_every_sixteenth_score_is_high() -> None:
+    """The sample that guesses the threshold sees nothing but the best."""
+    scores = torch.zeros(4096)
+    scores[::16] = torch.linspace(1, 2, 256)
+    assert top(scores, 300).tolist() == [*range(4080, -1, -16), *[i for i in range(48) if i % 16][:44]]
 
 
 @given(scores=few_values, count=st.integers(0, 90), chunk=st.integers(4, 30))
@@ -28,4 +41,4 @@ def test_chunks_keep_their_share(scores: list[float], count: int, chunk: int) ->
             within = range(start, min(start + chunk, len(scores)))
             kept += sorted(within, key=lambda i: -scores[i])[: chunk // chunks]
         expected = sorted(kept, key=lambda i: -scores[i])[:count]
-    assert top_of_chunks(torch.tensor(scores), count, chunk) == expected
+    assert top_of_chunks(torch.tensor(scores), count, chunk).tolist() == expected

@@ -185,7 +185,7 @@ class Interrogator:
         if missing:
             scores = self.vocabulary.scores(torch.stack([subject.features for subject in missing]))
             for subject, label_scores in zip(missing, scores, strict=True):
-                subject.label_scores = label_scores.contiguous()
+                subject.label_scores = label_scores
 
     # -- one picture -----------------------------------------------------------------------------------
 
@@ -285,8 +285,9 @@ class Interrogator:
             indices = top_of_chunks(scores, count)
         else:
             places = self._distinct_labels(span).to(scores.device)
-            indices = places[top(scores[places], count)].tolist()
-        return [self.vocabulary.labels[span.start + i] for i in indices]
+            indices = places[top(scores.index_select(0, places), count)]
+        labels = self.vocabulary.labels
+        return [labels[i] for i in (span.start + indices).tolist()]
 
     def _distinct_labels(self, span: slice) -> torch.Tensor:
         """Places of a span's labels without blanks and repetitions ("Flickr" is "flickr" to CLIP)."""

@@ -12,27 +12,28 @@ import torch
 REFERENCE_CHUNK = 2048
 
 
-def top(scores: torch.Tensor, count: int) -> list[int]:
+def top(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Indices of the `count` highest of scores [n], best first; equal scores in order of index."""
     count = min(count, len(scores))
     if count == 0:
-        return []
-    # topk may return ties in any order and drop any of them, so only its threshold is used.
-    threshold = scores.topk(count).values[-1]
-    candidates = (scores >= threshold).nonzero()[:, 0]
+        return torch.empty(0, dtype=torch.long, device=scores.device)
+    # topk may return ties in any order and drop any of them, so only a threshold is taken from it; and from
+    # a sample, which is five times faster. Where the sample promised too much, from all.
+    sample = scores[::16]
+    share = min(len(sample), count // 16 + count // 64 + 16)
+    candidates = (scores >= sample.topk(share, sorted=False).values.min()).nonzero()[:, 0]
+    if len(candidates) < count:
+        candidates = (scores >= scores.topk(count, sorted=False).values.min()).nonzero()[:, 0]
     order = scores[candidates].sort(descending=True, stable=True).indices[:count]
-    return candidates[order].tolist()
+    return candidates[order]
 
 
-def top_of_chunks(scores: torch.Tensor, count: int, chunk: int = REFERENCE_CHUNK) -> list[int]:
+def top_of_chunks(scores: torch.Tensor, count: int, chunk: int = REFERENCE_CHUNK) -> torch.Tensor:
     """The reference's two-stage `top`: an equal share of every chunk, then the best of those."""
     chunks = -(-len(scores) // chunk)
     if chunks <= 1:
         return top(scores, count)
     share = chunk // chunks
-    kept = [
-        start + index
-        for start in range(0, len(scores), chunk)
-        for index in top(scores[start : start + chunk], share)
-    ]
-    return [kept[index] for index in top(scores[kept], count)]
+    starts = range(0, len(scores), chunk)
+    kept = torch.cat([start + top(scores[start : start + chunk], share) for start in starts])
+    return kept[top(scores[kept], count)]

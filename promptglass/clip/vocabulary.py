@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MERGED_TABLES = ("artists", "flavors", "mediums", "movements", "trendings")
 NEGATIVE_TABLE = "negative"
 
-_ROWS_PER_PRODUCT = 4096  # float16 rows turned to float32 at a time: 12 MB at d = 768, which stays in cache
+_ROWS_PER_PRODUCT = 2048  # float16 rows turned to float32 at a time: 6 MB at d = 768, which stays in cache
 
 
 class Vocabulary:
@@ -75,12 +75,18 @@ class Vocabulary:
         if self._matrix is None:
             self._matrix = torch.from_numpy(self._embed())
         self._matrix = matrix = self._matrix.to(image_features.device)
-        features = image_features.T.contiguous()
+        features = image_features.T.contiguous()  # [d, n]
         found = torch.empty(len(matrix), features.shape[1], device=features.device)
+        # One buffer for all blocks: fresh memory for each costs more than the product.
+        buffer = torch.empty(_ROWS_PER_PRODUCT, len(features), device=features.device)
         for start in range(0, len(matrix), _ROWS_PER_PRODUCT):
-            rows = slice(start, start + _ROWS_PER_PRODUCT)
-            torch.mm(matrix[rows].float(), features, out=found[rows])
-        return found.T
+            rows = matrix[start : start + _ROWS_PER_PRODUCT]
+            block = buffer[: len(rows)].copy_(rows)
+            if features.shape[1] == 1:  # matrix times matrix is half as fast for a single column
+                torch.mv(block, features[:, 0], out=found[start : start + len(rows), 0])
+            else:
+                torch.mm(block, features, out=found[start : start + len(rows)])
+        return found.T.contiguous()
 
 
 def default_tables() -> dict[str, list[str]]:
