@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptglass.errors import WeightsMissing
+from .errors import WeightsMissing
 
 logger = logging.getLogger("promptglass")
 

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
-from promptglass.errors import ImageError
+from .errors import ImageError
 
 if TYPE_CHECKING:
     import numpy as np
     import requests
     from PIL import Image
 
-    from promptglass.metadata import Embedded
+    from .metadata import Embedded
 
 # Where Pillow itself raises DecompressionBombError: twice its MAX_IMAGE_PIXELS of 1 GiB / 4 / 3
 # (PIL/Image.py). Ours does not move when a host lifts Pillow's.
@@ -198,7 +198,7 @@ def _why_not_opened(error: OSError | ValueError) -> str:
 def _read(stream: BinaryIO, name: str, background: tuple[int, int, int]) -> Picture:
     from PIL import Image
 
-    from promptglass.metadata import read_embedded
+    from .metadata import read_embedded
 
     head = stream.read(4096)
     stream.seek(0)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from promptglass.comfy_graph import GraphPrompt, read_graph
-from promptglass.comfy_workflow import to_api
-from promptglass.file_texts import json_object, text_sources
+from .comfy_graph import GraphPrompt, read_graph
+from .comfy_workflow import to_api
+from .file_texts import json_object, text_sources
 
 MAX_INFOTEXT_CHARS = 1_000_000  # prompts of two screens plus the longest list of resources: under 50,000
 MAX_NESTING = 50

@@ -143,7 +143,7 @@ def _histogram(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     """The picture's colours at 5 bits a channel: mean OKLab [n, 3] and pixels [n] of each."""
     import numpy as np
 
-    from promptglass.images import to_rgb
+    from .images import to_rgb
 
     upright = image if image.mode == "RGB" else to_rgb(image)
     # reduce() averages whole blocks: no ringing, so no colour that is not there.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from promptglass.errors import DependencyMissing, ModelError, WeightsMissing
+from .errors import DependencyMissing, ModelError, WeightsMissing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ def load_tagger(name: str = "starter", **options: Any) -> Tagger:
     "SmilingWolf/wd-vit-tagger-v3" that is already on this computer."""
     if name == "starter":
         return StarterTagger(**options)
-    from promptglass import weights
+    from . import weights
 
     folder = weights.local_path(name)
     if folder is None:
@@ -145,7 +145,7 @@ def wd14_pixels(image: Image.Image, size: int) -> np.ndarray:
     import numpy as np
     from PIL import Image
 
-    from promptglass.images import to_rgb
+    from .images import to_rgb
 
     rgb = to_rgb(image)
     side = max(rgb.size)
@@ -320,7 +320,7 @@ def _efficientnet_pixels(image: Image.Image, size: int = 224) -> np.ndarray:
     import numpy as np
     from PIL import Image
 
-    from promptglass.images import to_rgb
+    from .images import to_rgb
 
     rgb = to_rgb(image)
     side = min(rgb.size) * size / (size + 32)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from promptglass import hub
-from promptglass.errors import WeightsMissing
+from . import hub
+from .errors import WeightsMissing
 
 
 @dataclass(frozen=True)

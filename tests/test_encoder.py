@@ -225,10 +225,11 @@ def test_a_token_tree_spells_out_its_rows(rows: list[tuple[int, ...]], limit: in
     taken = len(tree.leaf_of_row)
     assert 1 <= taken <= len(rows)
     assert tree.nodes <= max(limit, *map(len, rows))
-    for row, leaf in zip(ordered, tree.leaf_of_row.tolist(), strict=False):
-        block, place = divmod(leaf, tree.leaves.shape[1])
-        node = int(tree.leaves[block, place])
-        path = tree.visible[block, node, P:].nonzero()[:, 0].tolist()
-        at = [P + block * L + i for i in path]
-        assert (*tree.ids[:P].tolist(), *tree.ids[at].tolist()) == row
-        assert (*tree.positions[:P].tolist(), *tree.positions[at].tolist()) == tuple(range(len(row)))
+    assert len(set(tree.slots.tolist())) == tree.nodes == len(tree.ids) - P
+    for row, leaf in zip(ordered, tree.leaf_of_row, strict=False):
+        slot = int(tree.slots[tree.leaves[leaf]])
+        seen = tree.visible[slot, P:].nonzero()[:, 0] + slot // L * L
+        nodes = [P + tree.slots.tolist().index(slot) for slot in seen.tolist()]
+        assert (*tree.ids[:P].tolist(), *tree.ids[nodes].tolist()) == row
+        assert (*tree.positions[:P].tolist(), *tree.positions[nodes].tolist()) == tuple(range(len(row)))
+        assert int(tree.leaf_slots[leaf]) // tree.block_leaves == slot // L

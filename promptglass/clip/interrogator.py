@@ -53,6 +53,7 @@ class Subject:
     caption: str | None = None
     captioner: str | None = None  # who wrote the caption; None: it was given
     label_scores: torch.Tensor | None = None  # [N], filled by the first mode that ranks
+    scores: dict[str, float] = field(default_factory=dict)  # of texts compared with it so far
 
 
 Pictures = Sequence["Image.Image | Subject"]
@@ -261,6 +262,7 @@ class Interrogator:
             winner = int(scores.argmax())  # of equal scores the first
             score = scores[winner].item()
             extended = f"{prompt}, {left.pop(winner)}"
+            subject.scores[extended] = sign * score
             if score > best_score:
                 best_prompt, best_score = extended, score
             if score <= current_score and step >= min_count:
@@ -314,7 +316,11 @@ class Interrogator:
         return fitting
 
     def _scores(self, subject: Subject, texts: list[str]) -> list[float]:
-        return (self.encoder.encode_texts(texts) @ subject.features).tolist()
+        new = [text for text in texts if text not in subject.scores]
+        if new:
+            scores = self.encoder.encode_texts(new) @ subject.features
+            subject.scores.update(zip(new, scores.tolist(), strict=True))
+        return [subject.scores[text] for text in texts]
 
 
 def _caption(subject: Subject) -> str:

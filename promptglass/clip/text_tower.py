@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -80,111 +79,138 @@ class TextTower:
         return torch.cat(found)[back.to(device)]
 
     def _run(self, tree: TokenTree, device: torch.device) -> torch.Tensor:
-        """Features [leaves, d]. The shared prefix and all blocks go through each product together."""
-        P, B, L = tree.prefix_length, tree.blocks, tree.block_length
-        x = self.embed(tree.ids.to(device), tree.positions.to(device))  # [P + B*L, width]
-        blocked = torch.zeros(B, 1, L, P + L, dtype=x.dtype)
-        blocked.masked_fill_(~tree.visible[:, None], float("-inf"))
-        blocked = blocked.to(device)
-
-        def heads(t: torch.Tensor, batch: int) -> torch.Tensor:
-            return t.view(batch, -1, self.heads, t.shape[-1] // self.heads).transpose(1, 2)  # [b, H, n, w]
-
-        def rows(t: torch.Tensor) -> torch.Tensor:
-            return t.transpose(1, 2).flatten(0, 1).flatten(1)  # [b, H, n, w] -> [b*n, width]
-
+        """Features [leaves, d]. Prefix and nodes go through every product together, without padding."""
+        x = self.embed(tree.ids.to(device), tree.positions.to(device))  # [P + N, width]
+        attention = _TreeAttention(tree, self.heads, x)
         for layer in self.layers[:-1]:
             h = layer.norm_1(x)
-            q = layer.query(h)
-            k, v = layer.key_value(h)
-            qp, kp, vp = heads(q[:P], 1), heads(k[:P], 1), heads(v[:P], 1)
-            in_prefix = F.scaled_dot_product_attention(qp, kp, vp, is_causal=True)
-            kb = torch.cat([kp.expand(B, -1, -1, -1), heads(k[P:], B)], 2)  # [B, H, P+L, w]
-            vb = torch.cat([vp.expand(B, -1, -1, -1), heads(v[P:], B)], 2)
-            in_blocks = F.scaled_dot_product_attention(heads(q[P:], B), kb, vb, attn_mask=blocked)
-            x = x + layer.out(torch.cat([rows(in_prefix), rows(in_blocks)]))
+            x = x + layer.out(attention.of_all(layer.query(h), *layer.key_value(h)))
             x = x + layer.mlp(layer.norm_2(x))
-
         # Of the last layer only the end tokens are read, so only they ask, mix and go through the MLP.
-        layer = self.layers[-1]
+        layer, ends = self.layers[-1], attention.ends
         h = layer.norm_1(x)
-        k, v = layer.key_value(h)
-        kb = torch.cat([heads(k[:P], 1).expand(B, -1, -1, -1), heads(k[P:], B)], 2)
-        vb = torch.cat([heads(v[:P], 1).expand(B, -1, -1, -1), heads(v[P:], B)], 2)
-        leaves = tree.leaves.to(device)  # [B, R] within each block
-        at = (leaves + P + L * torch.arange(B, device=device)[:, None]).flatten()  # [B*R] in x
-        mask = blocked.gather(2, leaves[:, None, :, None].expand(-1, -1, -1, P + L))
-        mixed = F.scaled_dot_product_attention(heads(layer.query(h[at]), B), kb, vb, attn_mask=mask)
-        x = x[at] + layer.out(rows(mixed))
+        x = x[ends] + layer.out(attention.of_ends(layer.query(h[ends]), *layer.key_value(h)))
         x = x + layer.mlp(layer.norm_2(x))
-        return self.project(x)  # [B*R, d]
+        return self.project(x)
+
+
+class _TreeAttention:
+    """Attention along the paths of a tree: activations lie packed, [P + N, width], and are spread over
+    blocks [B, heads, L, width per head] for attention alone."""
+
+    def __init__(self, tree: TokenTree, heads: int, x: torch.Tensor) -> None:
+        self._prefix = tree.prefix_length
+        self._blocks = tree.blocks
+        self._heads = heads
+        self._slots = tree.slots.to(x.device)
+        mask = torch.zeros(tree.visible.shape, dtype=x.dtype).masked_fill_(~tree.visible, float("-inf"))
+        mask = mask.to(x.device)  # [B*L, P + L]
+        self._mask = mask.view(tree.blocks, 1, tree.block_length, -1)
+        leaves = tree.leaves.to(x.device)
+        self.ends = tree.prefix_length + leaves  # where the end tokens lie in x
+        self._end_slots = tree.leaf_slots.to(x.device)
+        of_ends = mask.new_zeros(tree.blocks * tree.block_leaves, mask.shape[1])
+        of_ends.index_copy_(0, self._end_slots, mask[self._slots[leaves]])
+        self._end_mask = of_ends.view(tree.blocks, 1, tree.block_leaves, -1)
+
+    def of_all(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Attention [P + N, width] of everything to what it may see."""
+        P = self._prefix
+        q_prefix, k_prefix, v_prefix = (self._split(t[:P], 1) for t in (q, k, v))
+        of_prefix = F.scaled_dot_product_attention(q_prefix, k_prefix, v_prefix, is_causal=True)
+        q_nodes = self._spread(q[P:], self._slots, self._mask.shape[2])
+        of_nodes = F.scaled_dot_product_attention(q_nodes, self._seen(k), self._seen(v), attn_mask=self._mask)
+        return torch.cat([_join(of_prefix), _join(of_nodes)[self._slots]])
+
+    def of_ends(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Attention [leaves, width] of the end tokens alone; q [leaves, width], k and v [P + N, width]."""
+        q_ends = self._spread(q, self._end_slots, self._end_mask.shape[2])
+        mixed = F.scaled_dot_product_attention(q_ends, self._seen(k), self._seen(v), attn_mask=self._end_mask)
+        return _join(mixed)[self._end_slots]
+
+    def _seen(self, t: torch.Tensor) -> torch.Tensor:
+        """Keys or values of the prefix and of a block, for each block: [B, heads, P + L, width per head]."""
+        prefix = self._split(t[: self._prefix], 1).expand(self._blocks, -1, -1, -1)
+        return torch.cat([prefix, self._spread(t[self._prefix :], self._slots, self._mask.shape[2])], 2)
+
+    def _spread(self, t: torch.Tensor, slots: torch.Tensor, size: int) -> torch.Tensor:
+        return self._split(
+            t.new_zeros(self._blocks * size, t.shape[1]).index_copy_(0, slots, t), self._blocks
+        )
+
+    def _split(self, t: torch.Tensor, batch: int) -> torch.Tensor:
+        return t.view(batch, -1, self._heads, t.shape[1] // self._heads).transpose(1, 2)
+
+
+def _join(t: torch.Tensor) -> torch.Tensor:
+    """[batch, heads, n, width per head] back to [batch * n, width]."""
+    return t.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class TokenTree:
-    """Sorted token rows as one tree: a prefix they all share, then blocks of nodes.
+    """Sorted token rows as one tree: a prefix they all share, then nodes in blocks.
 
     Takes as many rows as fit in `limit` nodes, at least one. A node's ancestors lie in its own block or in
-    the prefix. Shapes: ids, positions [P + B*L]; visible [B, L, P + L]; leaves [B, R], the end tokens'
-    places in their block (padded with 0); leaf_of_row: each taken row's place in leaves.flatten().
+    the prefix. Shapes, for P tokens of prefix, N nodes, and B blocks of up to L nodes and R leaves:
+    ids, positions [P + N]; slots [N], each node's place in [B*L]; visible [B*L, P + L], what it may see;
+    leaves, the nodes that are end tokens, and leaf_slots, their places in [B*R]; leaf_of_row, each taken
+    row's index in leaves.
     """
 
     def __init__(self, rows: Sequence[Row], limit: int) -> None:
         # Sorted rows share what the first and the last share. The end token is always a node of its own.
         prefix = min(_common(rows[0], rows[-1]), len(rows[0]) - 1)
-        self.block_length = L = max(_BLOCK, *map(len, rows[:limit]))
-        blocks: list[list[tuple[int, int, list[int]]]] = [[]]  # per node: id, position, path in its block
-        leaves: list[list[int]] = [[]]
-        self._leaf: list[tuple[int, int]] = []  # per row: block, index in that block's leaves
+        largest = max(_BLOCK, *map(len, rows[:limit]))
+        ids, positions = list(rows[0][:prefix]), list(range(prefix))
+        places: list[tuple[int, int]] = []  # per node: block, place in it
+        paths: list[list[int]] = []  # per node: the places of its ancestors and itself
+        leaves: list[int] = []
+        self.leaf_of_row: list[int] = []
         path: list[int] = []
-        nodes, previous = 0, rows[0][:prefix]
+        block, used, previous = 0, 0, rows[0][:prefix]
         for row in rows:
             shared = max(_common(previous, row), prefix)
             if shared == len(row):  # the row before, once more
-                self._leaf.append(self._leaf[-1])
+                self.leaf_of_row.append(len(leaves) - 1)
                 continue
-            if self._leaf and nodes + len(row) - shared > limit:
+            if leaves and len(places) + len(row) - shared > limit:
                 break
-            if len(blocks[-1]) + len(row) - shared > L:
-                blocks.append([])
-                leaves.append([])
-                shared, path = prefix, []
+            if used + len(row) - shared > largest:
+                block, used, shared, path = block + 1, 0, prefix, []
             path = path[: shared - prefix]
             for position in range(shared, len(row)):
-                path = [*path, len(blocks[-1])]
-                blocks[-1].append((row[position], position, path))
-            nodes += len(row) - shared
-            leaves[-1].append(path[-1])
-            self._leaf.append((len(blocks) - 1, len(leaves[-1]) - 1))
+                path = [*path, used]
+                ids.append(row[position])
+                positions.append(position)
+                places.append((block, used))
+                paths.append(path)
+                used += 1
+            self.leaf_of_row.append(len(leaves))
+            leaves.append(len(places) - 1)
             previous = row
-        self.nodes = nodes
-        self.blocks = len(blocks)
-        self._lay_out(rows[0][:prefix], blocks, leaves)
+        self.prefix_length, self.nodes, self.blocks = prefix, len(places), block + 1
+        self.ids, self.positions = torch.tensor(ids), torch.tensor(positions)
+        self._lay_out(places, paths, leaves)
 
-    def _lay_out(
-        self, prefix: Row, blocks: list[list[tuple[int, int, list[int]]]], leaves: list[list[int]]
-    ) -> None:
-        self.prefix_length = P = len(prefix)
-        self.block_length = L = min(self.block_length, max(map(len, blocks)))
-        padding = [[0] * (L - len(block)) for block in blocks]
-        ids = [[*(node[0] for node in block), *rest] for block, rest in zip(blocks, padding, strict=True)]
-        positions = [
-            [*(node[1] for node in block), *rest] for block, rest in zip(blocks, padding, strict=True)
-        ]
-        self.ids = torch.tensor([*prefix, *chain.from_iterable(ids)])
-        self.positions = torch.tensor([*range(P), *chain.from_iterable(positions)])
-        sees = [
-            (b * L + node) * (P + L) + P + ancestor
-            for b, block in enumerate(blocks)
-            for node, (_, _, path) in enumerate(block)
-            for ancestor in path
-        ]
+    def _lay_out(self, places: list[tuple[int, int]], paths: list[list[int]], leaves: list[int]) -> None:
+        P = self.prefix_length
+        self.block_length = L = 1 + max(place for _, place in places)
+        slots = [block * L + place for block, place in places]
+        self.slots = torch.tensor(slots)
+        sees = [slot * (P + L) + P + seen for slot, path in zip(slots, paths, strict=True) for seen in path]
         visible = torch.zeros(self.blocks * L * (P + L), dtype=torch.bool)
         visible[sees] = True
-        self.visible = visible.view(self.blocks, L, P + L)
-        self.visible[:, :, :P] = True  # also for padding, which must see something
-        R = max(map(len, leaves))
-        self.leaves = torch.tensor([block + [0] * (R - len(block)) for block in leaves])
-        self.leaf_of_row = torch.tensor([block * R + leaf for block, leaf in self._leaf])
+        self.visible = visible.view(-1, P + L)
+        self.visible[:, :P] = True  # empty slots, too, must see something
+        self.leaves = torch.tensor(leaves)
+        in_block = [0] * self.blocks
+        of_block: list[tuple[int, int]] = []
+        for leaf in leaves:
+            block = places[leaf][0]
+            of_block.append((block, in_block[block]))
+            in_block[block] += 1
+        self.block_leaves = R = max(in_block)
+        self.leaf_slots = torch.tensor([block * R + place for block, place in of_block])
 
 
 def _common(a: Row, b: Row) -> int:
