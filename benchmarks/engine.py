@@ -1,7 +1,7 @@
 """The engine against clip-interrogator 0.6.0: same weights, same inputs, one run, two threads.
 
     python benchmarks/engine.py chain_step     one step of `best`, 128 candidates, ViT-L/14, fp32
-    python benchmarks/engine.py best           a whole picture, 64 candidates
+    python benchmarks/engine.py best           a whole picture, 128 candidates
     python benchmarks/engine.py embed          2,000 of the flavors
     python benchmarks/engine.py rank           111,867 labels for one picture
     python benchmarks/engine.py rank_batch     the same, per picture of 32
@@ -91,7 +91,7 @@ def few_lists() -> dict[str, list[str]]:
     artists = [label.removeprefix("by ") for label in sample("artists", 500) if label.startswith("by ")]
     return {
         "artists": artists[:10],
-        "flavors": sample("flavors", 128),
+        "flavors": sample("flavors", 256),
         "mediums": sample("mediums", 10),
         "movements": sample("movements", 10),
         "negative": sample("negative", 10),
@@ -120,12 +120,12 @@ def chain_step() -> None:
 
 
 def best() -> None:
-    theirs, ours = pair(few_lists(), 64)
+    theirs, ours = pair(few_lists(), 128)
     image, caption = photo(), "a cat sitting on a chair"
     ours._score_labels(ours.look([image]))  # the reference has embedded its labels by now, too
     ours_s, found = seconds(lambda: ours.best([image], [caption])[0].prompt)
     reference_s, expected = seconds(lambda: theirs.interrogate(image, caption=caption), times=1)
-    report("best, whole picture, 64 candidates", reference_s, ours_s, 12, found == expected, prompt=found)
+    report("best, whole picture, 128 candidates", reference_s, ours_s, 12, found == expected, prompt=found)
 
 
 def embed() -> None:

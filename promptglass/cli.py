@@ -7,12 +7,14 @@ a mode failed, the rest was done; 2 the command cannot be carried out; 130 inter
 from __future__ import annotations
 
 import argparse
+import contextlib
 import glob
 import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from . import __version__
@@ -61,12 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code."""
     _make_output_safe()
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(format="promptglass: %(message)s", stream=sys.stderr, level=logging.WARNING)
-    log.setLevel(logging.DEBUG if arguments.verbose else logging.WARNING)
     try:
-        return arguments.run(arguments)
+        with _logging_to_stderr(arguments.verbose):
+            return arguments.run(arguments)
     except PromptglassError as error:
-        log.error("%s", error, exc_info=arguments.verbose)
+        if arguments.verbose:
+            traceback.print_exc()
+        _complain(error)
         return 2
     except KeyboardInterrupt:
         print("\npromptglass: stopped; what was computed so far is kept", file=sys.stderr)
@@ -237,7 +240,27 @@ def _show(picture: Picture, answers: list[Answer], arguments: argparse.Namespace
 def _report(error: ImageError, source: str, arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps({"picture": source, "error": str(error)}, ensure_ascii=False), flush=True)
-    log.error("%s", error)
+    _complain(error)
+
+
+def _complain(error: PromptglassError) -> None:
+    print(f"promptglass: {error}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _logging_to_stderr(verbose: bool) -> Iterator[None]:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("promptglass: %(message)s"))
+    level, propagate = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    log.propagate = False  # a library may have given the root logger a handler of its own
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
 
 
 def _tables(options: list[str]) -> dict[str, list[str]] | None:

@@ -25,7 +25,7 @@ def table(picture: Picture, answers: Sequence[Answer], colour: bool, width: int 
     lines = [f"{bold}{_visible(picture.name)}{reset}  {dim}{w}×{h} {picture.format}{reset}"]
     for answer in answers:
         left = f"{_INDENT}{answer.mode:<{_MODE_WIDTH}} "
-        shown = textwrap.wrap(_body(answer), max(20, width - len(left))) or ["(nothing found)"]
+        shown = textwrap.wrap(_visible(_body(answer)), max(20, width - len(left))) or ["(nothing found)"]
         lines.append(f"{_INDENT}{bold}{answer.mode:<{_MODE_WIDTH}}{reset} {shown[0]}")
         lines += [" " * len(left) + line for line in shown[1:]]
         if evidence := _evidence(answer):
