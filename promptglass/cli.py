@@ -203,17 +203,13 @@ def _runnable(modes: list[str], analyzers: list[Analyzer], is_wish: bool) -> lis
     """The modes to run. Asked for by name, a mode may fetch what it needs; otherwise it must be ready."""
     if not is_wish:
         return modes
-    obstacles = {mode: _analyzer_of(mode, analyzers).obstacle(mode) for mode in modes}
-    by_way_out: dict[str, list[str]] = {}
-    for mode, way_out in obstacles.items():
-        if way_out:
-            by_way_out.setdefault(way_out, []).append(mode)
-    if by_way_out:
-        left_out = "; ".join(
-            f"{', '.join(modes)} (to enable: {way_out})" for way_out, modes in by_way_out.items()
-        )
-        print(f"left out: {left_out}", file=sys.stderr)
-    return [mode for mode in modes if not obstacles[mode]]
+    left_out: dict[str, list[str]] = {}  # by obstacle
+    for mode in MODES:
+        if obstacle := _analyzer_of(mode, analyzers).obstacle(mode):
+            left_out.setdefault(obstacle, []).append(mode)
+    for obstacle, blocked in left_out.items():
+        print(f"left out: {', '.join(blocked)}: {obstacle}", file=sys.stderr)
+    return [mode for mode in modes if not any(mode in blocked for blocked in left_out.values())]
 
 
 def _answers(source: str, modes: list[str], analyzers: list[Analyzer]) -> tuple[Picture, list[Answer]]:

@@ -45,8 +45,11 @@ class CaptionerMissing(ModelError):
 
 
 class DependencyMissing(PromptglassError):
-    """An optional package is not installed; `extra` is the promptglass extra that brings it."""
+    """An optional package is not installed.
 
-    def __init__(self, purpose: str, extra: str) -> None:
-        super().__init__(f'{purpose} needs an optional package: pip install "promptglass[{extra}]"')
-        self.extra = extra
+    Names the packages rather than an extra: that works beside every host, however promptglass got there.
+    """
+
+    def __init__(self, purpose: str, *packages: str) -> None:
+        super().__init__(f"{purpose} needs an optional package: pip install {' '.join(packages)}")
+        self.packages = packages

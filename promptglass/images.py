@@ -260,7 +260,7 @@ def _why_not_a_picture(head: bytes) -> str:
     """What the first bytes of a file that Pillow does not know say about it."""
     brand = _brand(head)
     if brand in _HEIC_BRANDS:
-        return 'HEIC needs a decoder: pip install "promptglass[heif]" (if it is there, the file is damaged).'
+        return "HEIC needs a decoder: pip install pillow-heif (if it is there, the file is damaged)."
     if brand in _AVIF_BRANDS:
         return "AVIF needs Pillow 11.3 or newer (if it is there, the file is damaged)."
     if brand is not None or head.startswith(b"\x1aE\xdf\xa3"):

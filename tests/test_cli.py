@@ -60,8 +60,12 @@ def test_with_no_models_the_main_job_still_runs(capsys) -> None:
         ("with-prompt.png", "embedded"), ("with-prompt.png", "tags"), ("with-prompt.png", "palette"),
     }  # fmt: skip
     assert any(mode == "tags" and "cat" in text for _, mode, text in rows)
-    (left_out,) = captured.err.splitlines()
-    assert left_out.startswith("left out: best") and "promptglass models get ViT-L-14/openai" in left_out
+    with_caption, negative = captured.err.splitlines()
+    assert with_caption.startswith("left out: caption, best, fast, classic: ViT-L-14/openai is not here")
+    assert "promptglass models get blip-large, or give --caption TEXT" in with_caption
+    assert negative == (
+        "left out: negative: ViT-L-14/openai is not here (promptglass models get ViT-L-14/openai)"
+    )
 
 
 def test_json_has_one_line_per_picture_with_evidence(capsys) -> None:

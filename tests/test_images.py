@@ -367,7 +367,7 @@ def test_heic_without_decoder_says_what_to_install(tmp_path: Path, monkeypatch: 
     try:
         path = tmp_path / "phone.heic"
         path.write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64))
-        assert 'pip install "promptglass[heif]"' in refusal(path)
+        assert "pip install pillow-heif" in refusal(path)
     finally:
         images._register_heif.cache_clear()
 
