@@ -369,7 +369,8 @@ def test_the_offline_message_names_model_place_and_three_ways_out(run, hub, tmp_
     assert "\n" not in message
     for part in (
         "no weights for ViT-L-14/openai: HF_HUB_OFFLINE is set.",
-        f"Looked in {tmp_path / 'hf' / 'hub'}; its source is {hub.url}/timm/vit_large_patch14_clip_224.openai.",
+        f"Looked in {tmp_path / 'hf' / 'hub'}; ",
+        f"its source is {hub.url}/timm/vit_large_patch14_clip_224.openai.",
         "`promptglass models get ViT-L-14/openai`",
         "HF_ENDPOINT",
         "`--model PATH`",

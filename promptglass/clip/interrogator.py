@@ -256,6 +256,8 @@ class Interrogator:
         best_prompt, best_score = prompt, sign * score
         current_score = best_score
         for step in range(min(max_count, len(left))):
+            if self.encoder.fills_context(prompt):  # the model would read none of what is added
+                break
             self.progress("growing the prompt", step, max_count)
             features = self.encoder.encode_continuations(f"{prompt}, ", left)
             scores = sign * (features @ subject.features)  # [labels]
@@ -268,8 +270,6 @@ class Interrogator:
             if score <= current_score and step >= min_count:
                 break
             prompt, current_score = extended, score
-            if self.encoder.fills_context(prompt):
-                break
         self.progress("growing the prompt", max_count, max_count)
         return best_prompt
 
