@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from .clip.encoder import JointEncoder, OpenClipEncoder, TransformersEncoder
     from .clip.interrogator import Interrogation, Interrogator, Subject
     from .clip.loading import load_encoder
-    from .clip.vocabulary import Vocabulary, default_tables, without_artists
+    from .clip.tables import choose_tables, default_tables, without_artists
+    from .clip.vocabulary import Vocabulary
     from .errors import PromptglassError
     from .images import open_picture
     from .metadata import Embedded, read_embedded
@@ -34,14 +35,15 @@ _HOME = {
     "Tagger": "tagger",
     "TransformersEncoder": "clip.encoder",
     "Vocabulary": "clip.vocabulary",
-    "default_tables": "clip.vocabulary",
+    "choose_tables": "clip.tables",
+    "default_tables": "clip.tables",
     "load_captioner": "caption",
     "load_encoder": "clip.loading",
     "load_tagger": "tagger",
     "open_picture": "images",
     "palette": "palette",
     "read_embedded": "metadata",
-    "without_artists": "clip.vocabulary",
+    "without_artists": "clip.tables",
 }
 
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604 - all of them are strings

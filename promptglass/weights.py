@@ -16,7 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from . import hub
-from .errors import WeightsMissing
+from .errors import ModelError, WeightsMissing
+from .folders import cache_folder
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,8 @@ def files_in(folder: Path, weights: Weights) -> list[Path]:
 
 def drop_folder(weights: Weights) -> Path:
     """Where a person can put a model's files by hand, in no layout but their names."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    models = os.environ.get("PROMPTGLASS_MODELS") or f"{cache}/promptglass/models"
-    return Path(models).expanduser() / weights.repo.replace("/", "--")
+    models = os.environ.get("PROMPTGLASS_MODELS")
+    return (Path(models).expanduser() if models else cache_folder("models")) / weights.repo.replace("/", "--")
 
 
 def get(name: str, progress: bool = True) -> Path:
@@ -207,6 +207,18 @@ def get(name: str, progress: bool = True) -> Path:
         raise missing(weights, hub.reason(error)) from error
 
 
+def ready(name: str, kind: str) -> Path:
+    """Where a model of a kind lies, fetched if it is not here yet.
+
+    Raises ModelError for a known model of another kind, before anything is fetched.
+    """
+    known = find(name)
+    if known is not None and known.kind != kind:
+        fitting = ", ".join(weights.name for weights in KNOWN if weights.kind == kind)
+        raise ModelError(f"{known.name} is for {known.kind}, not for {kind}: choose from {fitting}, …")
+    return local_path(name) or get(name)
+
+
 def missing(weights: Weights, reason: str) -> WeightsMissing:
     """The one message about weights that are not here: which, why, where we looked, three ways out."""
     required = [spec.partition("|")[0] for spec in weights.files if not spec.endswith("|")]
@@ -216,7 +228,7 @@ def missing(weights: Weights, reason: str) -> WeightsMissing:
     alike = "" if weights in KNOWN else _did_you_mean(weights.name)
     return WeightsMissing(
         f"no weights for {weights.name}: {reason}.{alike} "
-        f"Looked in {hub.cache_folder()}; its source is {hub.endpoint()}/{weights.repo}. "
+        f"Looked in {hub.cache_folder()}; its source is {hub.shown_endpoint()}/{weights.repo}. "
         f"Get them: `promptglass models get {weights.name}` when online, or set HF_ENDPOINT to a mirror. "
         f"Point to them: {path}, or copy {', '.join(required)} to {drop_folder(weights)}. "
         f"Use another: {others}."

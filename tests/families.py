@@ -34,7 +34,7 @@ def build(family: str) -> tuple[Any, Any]:
 
     tokenizer: Any = open_clip.get_tokenizer("ViT-L-14")
     if family == "openai clip":
-        model, tokenizer = _openai_clip()
+        model, tokenizer = openai_clip()
     elif family == "open_clip custom text":
         model = _custom_text()
     else:
@@ -52,7 +52,7 @@ def build(family: str) -> tuple[Any, Any]:
     return encoder, torch.no_grad()(lambda texts: model.encode_text(tokenizer(texts)))
 
 
-def _openai_clip() -> tuple[Any, Any]:
+def openai_clip(heads: int = 4) -> tuple[Any, Any]:
     import sys
     import types
 
@@ -64,7 +64,7 @@ def _openai_clip() -> tuple[Any, Any]:
     from clip.model import CLIP
 
     torch.manual_seed(11)
-    model = CLIP(48, 32, 2, 64, 8, 77, 49408, 64, 4, 3)
+    model = CLIP(48, 32, 2, 64, 8, 77, 49408, 64, heads, 3)
     torch.nn.init.normal_(model.token_embedding.weight, std=0.3)
     return model.float().eval(), lambda texts: clip.tokenize(texts, truncate=True)
 

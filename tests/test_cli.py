@@ -13,6 +13,7 @@ import pytest
 
 from promptglass.analyzers import Answer
 from promptglass.cli import main
+from promptglass.errors import InputError
 from promptglass.images import open_picture
 from promptglass.terminal import TerminalProgress, table
 
@@ -60,12 +61,11 @@ def test_with_no_models_the_main_job_still_runs(capsys) -> None:
         ("with-prompt.png", "embedded"), ("with-prompt.png", "tags"), ("with-prompt.png", "palette"),
     }  # fmt: skip
     assert any(mode == "tags" and "cat" in text for _, mode, text in rows)
-    with_caption, negative = captured.err.splitlines()
-    assert with_caption.startswith("left out: caption, best, fast, classic: ViT-L-14/openai is not here")
-    assert "promptglass models get blip-large, or give --caption TEXT" in with_caption
-    assert negative == (
-        "left out: negative: ViT-L-14/openai is not here (promptglass models get ViT-L-14/openai)"
-    )
+    assert captured.err.splitlines() == [
+        "left out: caption, best, fast, classic, negative: "
+        "ViT-L-14/openai is not here (promptglass models get ViT-L-14/openai); "
+        "blip-large is not here (promptglass models get blip-large, or give --caption TEXT)"
+    ]
 
 
 def test_json_has_one_line_per_picture_with_evidence(capsys) -> None:
@@ -120,6 +120,51 @@ def test_a_broken_picture_is_one_line_and_the_rest_succeeds(capsys, tmp_path: Pa
     assert "error" not in second
 
 
+def test_a_mode_that_fails_costs_no_other_answer(capsys, tmp_path: Path) -> None:
+    options = ["--mode", "embedded,tags,palette", "--tagger", str(tmp_path)]
+    assert main(["interrogate", WITH_PROMPT, CAT, *options]) == 1
+    captured = capsys.readouterr()
+    assert [line.split("\t")[1] for line in captured.out.splitlines()] == ["embedded", "palette", "palette"]
+    (line,) = captured.err.splitlines()  # said once, not for every picture
+    assert str(tmp_path) in line
+    assert main(["interrogate", CAT, "--mode", "tags", "--tagger", str(tmp_path)]) == 2
+
+
+def test_json_is_right_in_every_encoding(tmp_path: Path) -> None:
+    picture = tmp_path / "猫.jpg"
+    picture.write_bytes(Path(CAT).read_bytes())
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    found = run("interrogate", str(picture), "--mode", "palette", "--json", env=environment)
+    assert json.loads(found.stdout)["picture"] == str(picture)
+
+
+def test_no_secret_of_an_address_is_repeated(capsys) -> None:
+    address = "http://user:hunter2@127.0.0.1:9/x.png?token=SECRET"
+    assert main(["interrogate", address, "--mode", "palette", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert "127.0.0.1" in captured.out
+    assert not any(secret in captured.out + captured.err for secret in ("hunter2", "SECRET"))
+
+
+def test_a_model_of_another_kind_is_refused_before_it_is_fetched(capsys) -> None:
+    assert main(["interrogate", CAT, "--mode", "fast", "--caption", "x", "--model", "blip-large"]) == 2
+    assert "blip-large is for caption, not for clip" in capsys.readouterr().err
+    assert main(["interrogate", CAT, "--mode", "caption", "--captioner", "ViT-L-14/openai"]) == 2
+    assert main(["interrogate", CAT, "--model", "nosuch"]) == 0
+    assert "no model and no file is called nosuch" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    capsys, models, tables, tmp_path: Path, monkeypatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    options = ["--model", models[0], "--device", "cpu", "--caption", "a cat", *tables]
+    assert main(["interrogate", CAT, "--mode", "fast", *options]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "embeddings" in line]
+    assert "XDG_CACHE_HOME" in line
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -146,21 +191,27 @@ def test_weights_that_are_nowhere_give_three_ways_out(capsys) -> None:
 
 
 def test_tables_are_chosen_replaced_extended_and_switched_off(tmp_path: Path) -> None:
-    from promptglass.cli import _tables
-    from promptglass.clip.vocabulary import default_tables
+    from promptglass.clip.tables import choose_tables, default_tables
 
     mine = tmp_path / "mine.txt"
     mine.write_text("alpha\nbeta\n")
     default = default_tables()
-    assert _tables([]) is None
-    assert list(_tables(["mediums,movements"]) or {}) == ["mediums", "movements"]
-    assert (_tables([f"flavors={mine}"]) or {})["flavors"] == ["alpha", "beta"]
-    assert (_tables([f"flavors+={mine}"]) or {})["flavors"] == [*default["flavors"], "alpha", "beta"]
-    assert (_tables([f"styles={mine}", "mediums"]) or {}) == {
+    assert choose_tables([]) == default
+    assert list(choose_tables(["mediums,movements"])) == ["mediums", "movements"]
+    assert (choose_tables([f"flavors={mine}"]))["flavors"] == ["alpha", "beta"]
+    assert (choose_tables([f"flavors+={mine}"]))["flavors"] == [*default["flavors"], "alpha", "beta"]
+    assert (choose_tables([f"styles={mine}", "mediums"])) == {
         "mediums": default["mediums"],
         "styles": ["alpha", "beta"],
     }
-    without = _tables(["artists=off"]) or {}
+    comma = tmp_path / "words, mine.txt"
+    comma.write_text("gamma\n")
+    found = choose_tables([f"mediums,flavors={comma}"])
+    assert found == {"mediums": default["mediums"], "flavors": ["gamma"]}
+    for wrong in ("=x.txt", "+=x.txt", "=off"):
+        with pytest.raises(InputError):
+            choose_tables([wrong])
+    without = choose_tables(["artists=off"])
     assert "artists" not in without and len(without["flavors"]) < len(default["flavors"])
 
 
@@ -262,6 +313,11 @@ def test_the_table_fits_and_holds_no_control_characters() -> None:
     assert all(len(line) <= 60 for line in shown.splitlines()[1:])
     assert "score 0.312 · ViT-L-14/openai · 41.2 s" in shown
     assert "\x1b" not in shown
+    settings = {"sampler": "Euler \x1b[2J\x07", "model": "m" * 300}
+    details = {"source": "a1111", "positive": "p", "negative": "", "settings": settings}
+    shown = table(picture, [Answer("embedded", "p", "a1111", details=details)], colour=False, width=60)
+    assert "\x1b" not in shown and "\x07" not in shown
+    assert all(len(line) <= 60 for line in shown.splitlines()[1:])
 
 
 def test_progress_writes_few_lines_to_a_log(capsys) -> None:

@@ -82,6 +82,24 @@ def test_weights_by_open_clip_name(tiny_arch: str, tmp_path: Path, monkeypatch) 
     assert same(load_encoder(f"{tiny_arch}/openai", device="cpu"), expected)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_openais_own_archive_needs_no_architecture(tmp_path: Path) -> None:
+    """As in ~/.cache/clip: TorchScript, QuickGELU, heads of 64."""
+    from .families import openai_clip
+
+    model, tokenize = openai_clip(heads=1)
+    with torch.no_grad():
+        pixels, ids = torch.zeros(1, 3, 32, 32), tokenize(["a cat"])
+        traced = torch.jit.trace_module(model, {"encode_image": pixels, "encode_text": ids})
+    traced.save(str(tmp_path / "ViT-tiny.pt"))
+    encoder = load_encoder(str(tmp_path / "ViT-tiny.pt"), device="cpu")
+    texts = ["a cat", "two dogs, oil painting"]
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(model.encode_text(tokenize(texts)), dim=-1)
+    assert torch.allclose(encoder.encode_texts(texts), expected, atol=1e-3)  # open_clip goes by way of fp16
+    assert encoder.encode_images([noise(1)]).shape == (1, 48)
+
+
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_a_transformers_folder(tmp_path: Path, family: str) -> None:
     write_transformers_model(tmp_path / "my model", family)

@@ -12,7 +12,7 @@ clip_interrogator = pytest.importorskip("clip_interrogator")
 import open_clip  # noqa: E402
 
 from promptglass import Interrogator, OpenClipEncoder, Vocabulary  # noqa: E402
-from promptglass.clip.vocabulary import default_tables  # noqa: E402
+from promptglass.clip.tables import default_tables  # noqa: E402
 
 from .conftest import noise, tiny_open_clip, tiny_preprocess  # noqa: E402
 
@@ -94,3 +94,58 @@ def test_prompts_equal_the_reference(seed: int, tmp_path: Path) -> None:
         assert ours.fast([subject])[0].prompt == theirs.interrogate_fast(image, caption=caption)
         assert ours.classic([subject])[0].prompt == theirs.interrogate_classic(image, caption=caption)
         assert ours.best([subject])[0].prompt == theirs.interrogate(image, caption=caption)
+
+
+@pytest.mark.parametrize("seed", [20, 21])
+def test_long_vocabularies_equal_the_reference(seed: int, tmp_path: Path) -> None:
+    """More labels than the reference ranks at a time, so that its first stage keeps a share of each chunk."""
+    theirs, ours = pair(seed, tmp_path, flavors=5000, pool_size=60)
+    assert len(ours.vocabulary.labels) > 2 * 2048
+    for i, caption in enumerate(CAPTIONS[:3]):
+        image = noise(100 * seed + i)
+        (subject,) = ours.look([image], [caption])
+        assert ours.fast([subject])[0].prompt == theirs.interrogate_fast(image, caption=caption)
+        assert ours.classic([subject])[0].prompt == theirs.interrogate_classic(image, caption=caption)
+        assert ours.best([subject])[0].prompt == theirs.interrogate(image, caption=caption)
+
+
+@pytest.mark.parametrize(
+    "options", [{"width": 128, "layers": 2}, {"width": 32, "layers": 5, "quick_gelu": True}]
+)
+def test_other_models_equal_the_reference(options: dict[str, int], tmp_path: Path) -> None:
+    theirs, ours = pair(30, tmp_path, flavors=100, pool_size=80, **options)
+    for i in range(6):
+        image, caption = noise(900 + i), CAPTIONS[i % 2]
+        (subject,) = ours.look([image], [caption])
+        assert ours.fast([subject], max_flavors=6)[0].prompt == theirs.interrogate_fast(image, 6, caption)
+        assert ours.classic([subject], max_flavors=5)[0].prompt == theirs.interrogate_classic(
+            image, 5, caption
+        )
+        (best,) = ours.best([subject], min_flavors=2, max_flavors=9)
+        assert best.prompt == theirs.interrogate(image, 2, 9, caption)
+
+
+def test_the_reference_pool_is_its_two_stage_selection(tmp_path: Path) -> None:
+    theirs, ours = pair(40, tmp_path, flavors=4500, pool_size=2048)
+    image = noise(7)
+    (subject,) = ours.look([image])
+    ours._score_labels([subject])
+    merged = clip_interrogator.clip_interrogator._merge_tables(
+        [theirs.artists, theirs.flavors, theirs.mediums, theirs.movements, theirs.trendings], theirs
+    )
+    expected = merged.rank(theirs.image_to_features(image), 2048)
+    found = ours._ranked(subject, ours.vocabulary.merged, 2048)
+    assert set(found) == set(expected) and found[:200] == expected[:200]
+    exact = Interrogator(ours.encoder, ours.vocabulary)._ranked(subject, ours.vocabulary.merged, 2048)
+    assert set(exact) != set(found) and exact[:50] == found[:50]
+
+
+def test_the_references_negative_stays_at_its_first_label() -> None:
+    """docs/modes.md says so: the first score is compared without its sign."""
+    theirs = clip_interrogator.Interrogator.__new__(clip_interrogator.Interrogator)
+    theirs.config = clip_interrogator.Config()
+    theirs.config.quiet, theirs.tokenize = True, open_clip.get_tokenizer("ViT-L-14")
+    theirs._prepare_clip = lambda: None
+    theirs.rank_top = lambda features, texts, reverse: min(texts)
+    theirs.similarity = lambda features, text: 0.2 / (1 + text.count(","))  # ever less like the picture
+    assert theirs.chain(None, ["a", "b", "c"], max_count=2, reverse=True) == "a"

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from promptglass import Vocabulary, default_tables, without_artists
-from promptglass.clip.vocabulary import read_labels
+from promptglass.clip.tables import read_labels
 from promptglass.errors import InputError
 
 from .conftest import noise, tiny_encoder

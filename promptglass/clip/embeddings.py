@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import InputError, one_line
+from ..folders import waiting_lock
 from ..progress import Progress
 
 if TYPE_CHECKING:
@@ -47,15 +49,18 @@ def embeddings(
     found = _open(path, len(labels))
     if found is not None:
         return found
-    # Imported here: a second start, which finds its file, needs no lock.
-    from filelock import FileLock
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        found = _open(path, len(labels))  # another process may have been faster
-        if found is None:
-            _build(path, labels, spans, encoder, progress)
-            found = _open(path, len(labels))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with waiting_lock(path.with_suffix(".lock"), "embeds these labels"):
+            found = _open(path, len(labels))  # it may have been faster
+            if found is None:
+                _build(path, labels, spans, encoder, progress)
+                found = _open(path, len(labels))
+    except InterruptedError:  # an OSError, too, and the natural one for a Progress to raise
+        raise
+    except OSError as error:
+        place = f"cannot keep embeddings in {folder} (XDG_CACHE_HOME chooses another place)"
+        raise InputError(f"{place}: {one_line(error)}") from error
     assert found is not None
     return found
 
@@ -156,7 +161,7 @@ def _map(path: Path) -> dict[str, np.ndarray] | None:
             )
             for name, item in header.items()
         }
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, struct.error, OverflowError, MemoryError) as error:
         log.warning("ignoring the damaged embeddings %s: %s", path, error)

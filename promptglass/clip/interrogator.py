@@ -17,7 +17,8 @@ import torch
 from ..errors import CaptionerMissing, InputError
 from ..progress import Progress, silent
 from .ranking import top, top_of_chunks
-from .vocabulary import NEGATIVE_TABLE, Vocabulary
+from .tables import NEGATIVE_TABLE
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, ModelError, PromptglassError
-from ..weights import files_in, get, local_path, resolve
+from ..errors import InputError, ModelError, PromptglassError, one_line
+from ..weights import files_in, ready, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -35,15 +36,14 @@ def load_encoder(name: str, device: str = "auto", dtype: str = "auto") -> TorchE
     """
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
-    path = local_path(name) or get(name)
-    load = _loader(name, path)
+    path = ready(name, "clip")
     try:
-        return load(target, precision)
+        return _loader(name, path)(target, precision)
     except PromptglassError:
         raise
     # What a damaged or foreign checkpoint raises is up to pickle, zipfile, safetensors, json and torch.
     except Exception as error:
-        raise ModelError(f"cannot load {name} from {path}: {_first_line(error)}") from error
+        raise ModelError(f"cannot load {name} from {path}: {one_line(error)}") from error
 
 
 def pick_device(device: str) -> torch.device:
@@ -57,7 +57,7 @@ def pick_device(device: str) -> torch.device:
         picked = torch.device(device)
         torch.empty(0, device=picked)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"cannot use the device {device!r}: {_first_line(error)}") from error
+        raise InputError(f"cannot use the device {device!r} (try --device cpu): {one_line(error)}") from error
     return picked
 
 
@@ -79,16 +79,17 @@ def _loader(name: str, path: Path) -> Loader:
     """How what lies at the path is loaded."""
     folder = path if path.is_dir() else path.parent
     arch = _architecture(name)
+    if path.is_file() and _is_torchscript(path):
+        return lambda device, dtype: _openai_archive(path, name, device, dtype)
     if path.is_file() and arch:
         return lambda device, dtype: _open_clip(arch, {}, path, name, device, dtype)
-    config = _json(folder / "config.json")
-    if config.get("model_type") in ("clip", "siglip", "siglip2"):
+    if arch:  # before the folder's own files: a hub repository may hold the same model for transformers, too
+        weights = files_in(folder, resolve(name))[0]
+        return lambda device, dtype: _open_clip(arch, _pretrained(name), weights, name, device, dtype)
+    if _json(folder / "config.json").get("model_type") in ("clip", "siglip", "siglip2"):
         return lambda device, dtype: _transformers(folder, name, device, dtype)
     if (folder / "open_clip_config.json").is_file():
         return lambda device, dtype: _open_clip_folder(folder, name, device, dtype)
-    if path.is_dir() and arch:
-        weights = files_in(folder, resolve(name))[0]
-        return lambda device, dtype: _open_clip(arch, _pretrained(name), weights, name, device, dtype)
     if path.is_file():
         raise ModelError(
             f"{path} does not say its architecture: write ARCH/PATH, for instance ViT-L-14-quickgelu/{path}"
@@ -151,6 +152,26 @@ def _open_clip(
     return OpenClipEncoder(model, preprocess, open_clip.get_tokenizer(arch), name)
 
 
+def _openai_archive(path: Path, name: str, device: torch.device, dtype: torch.dtype) -> TorchEncoder:
+    """One of OpenAI's own .pt files: TorchScript, which open_clip turns back into a model."""
+    import open_clip
+    from open_clip.openai import load_openai_model
+    from open_clip.transform import image_transform
+
+    from .encoder import OpenClipEncoder
+
+    model = load_openai_model(str(path), precision=_PRECISIONS[str(dtype)], device=device)
+    preprocess = image_transform(model.visual.image_size, is_train=False)
+    return OpenClipEncoder(model, preprocess, open_clip.get_tokenizer("ViT-B-32"), name)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(member.endswith("/constants.pkl") for member in archive.namelist())
+
+
 def _open_clip_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> TorchEncoder:
     import open_clip
 
@@ -180,10 +201,7 @@ def _transformers(folder: Path, name: str, device: torch.device, dtype: torch.dt
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return content if isinstance(content, dict) else {}
