@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptglass.comfy_graph import read_graph
+from promptglass.comfy_graph import MAX_INPUTS, read_graph
 from promptglass.comfy_workflow import to_api
 
 
@@ -437,6 +438,63 @@ def test_large_hostile_graph_ends_soon():
     started = time.monotonic()
     read_graph(many)
     assert time.monotonic() - started < 5
+
+
+def fan(kind: str, name: str, value: Any, count: int, /, **more: Any) -> dict[str, Any]:
+    return node(kind, **{f"{name}{i}": value for i in range(count)}, **more)
+
+
+def hostile_options() -> dict[str, Any]:
+    """Every option of every node in reach leads to one node with no end of inputs."""
+    names = ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise", "add_noise", "max_shift")
+    options: dict[str, Any] = {name: ["wide", 0] for name in names}
+    chain = {f"g{i}": node("Reroute", guider=[f"g{i + 1}", 0], **options) for i in range(2_000)}
+    return graph(
+        ks=ksampler(["pos", 0], ["neg", 0], guider=["g0", 0]), wide=fan("Wide", "i", 1, 90_000), **chain
+    )
+
+
+def hostile_texts() -> dict[str, Any]:
+    """Many samplers, whose texts are one wide node that joins wide nodes."""
+    wide = {f"w{i}": fan("Join", "text", [f"w{i + 1}", 0], 900) for i in range(60)}
+    samplers = {f"s{i}": ksampler(["w0", 0], ["w1", 0]) for i in range(60)}
+    return {**wide, **samplers}
+
+
+def hostile_lengths() -> dict[str, Any]:
+    """Joins of long texts, by long separators, none of which fits."""
+    joins = {f"w{i}": fan("Join", "text", ["long", 0], 900, delimiter=["long", 0]) for i in range(60)}
+    both = node("Join", **{f"text{i}": [f"w{i}", 0] for i in range(60)})
+    samplers = {f"s{i}": ksampler(["both", 0], ["both", 0]) for i in range(60)}
+    return {**joins, **samplers, "both": both, "long": node("String", value=" x" * 49_000)}
+
+
+def hostile_names() -> dict[str, Any]:
+    guider = node("Guider", **{"positive": "", "p" * 1_400_000: 1})
+    return {"g": guider, **{str(i): node("Sampler", guider=["g", 0]) for i in range(100)}}
+
+
+def hostile_guiders() -> dict[str, Any]:
+    chain = {f"g{i}": fan("Reroute", "i", 1, 900, value=[f"g{i + 1}", 0]) for i in range(120)}
+    return {**chain, **{str(i): node("Sampler", guider=["g0", 0]) for i in range(100)}}
+
+
+@pytest.mark.parametrize(
+    "make", [hostile_options, hostile_texts, hostile_lengths, hostile_names, hostile_guiders]
+)
+def test_graph_that_multiplies_its_own_size_ends_soon(make: Any):
+    hostile = make()
+    assert 800_000 < len(json.dumps(hostile)) < 2_500_000
+    started = time.monotonic()
+    read_graph(hostile)
+    assert time.monotonic() - started < 2
+
+
+def test_inputs_of_a_node_beyond_the_limit_are_not_read():
+    within = fan("Join", "text", "", MAX_INPUTS - 1, text_last="a dog")
+    assert texts(graph(pos=encode(["t", 0]), t=within)) == ("a dog", "ugly")
+    beyond = fan("Join", "text", "", MAX_INPUTS, text_last="a dog")
+    assert texts(graph(pos=encode(["t", 0]), t=beyond)) == ("", "ugly")
 
 
 # The UI graph

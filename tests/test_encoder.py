@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptglass import OpenClipEncoder
+from promptglass.clip import text_tower
 from promptglass.clip.text_tower import TokenTree
+from promptglass.clip.tokens import Tokens
 from promptglass.errors import ModelError
 
 from .conftest import noise, tiny_encoder, tiny_open_clip, tiny_preprocess
@@ -79,6 +83,19 @@ def test_continuations_equal_the_plain_path(prefix: str, suffixes: list[str]) ->
 
 MODEL = tiny_open_clip(7)
 ENCODER = OpenClipEncoder(MODEL, tiny_preprocess, __import__("open_clip").get_tokenizer("ViT-L-14"), "tiny")
+
+
+@pytest.mark.parametrize("end", ["", " ", ", ", "."])
+def test_continuations_tokenise_as_the_whole_text(end: str) -> None:
+    """Every awkward text before every other: cleaning looks across a whole text for "<" and mojibake."""
+    import open_clip
+
+    tokenizer = open_clip.get_tokenizer("ViT-L-14")
+    tokens = Tokens(tokenizer, 49407, 77, splits_at_spaces=True)
+    awkward = [*AWKWARD, "a < b", "&amp;amp;amp; c", "&lt;", "lt; x", "&#39"]
+    for prefix in awkward:
+        found = tokens.continuations(prefix + end, awkward)
+        assert found == tokens.rows([prefix + end + suffix for suffix in awkward])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -227,10 +244,11 @@ rows_of_tokens = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(rows=rows_of_tokens, limit=st.integers(1, 80))
-def test_a_token_tree_spells_out_its_rows(rows: list[tuple[int, ...]], limit: int) -> None:
+@given(rows=rows_of_tokens, limit=st.integers(1, 80), block=st.integers(1, 30))
+def test_a_token_tree_spells_out_its_rows(rows: list[tuple[int, ...]], limit: int, block: int) -> None:
     ordered = sorted(rows)
-    tree = TokenTree(ordered, limit)
+    with mock.patch.object(text_tower, "_BLOCK", block):
+        tree = TokenTree(ordered, limit)
     P, L = tree.prefix_length, tree.block_length
     taken = len(tree.leaf_of_row)
     assert 1 <= taken <= len(rows)

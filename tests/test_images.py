@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import threading
+import time
 import warnings
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -311,6 +312,8 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (b"\x89PNG\r\n\x1a\n", "damaged"),
         (png_bytes()[:-30], "damaged or truncated"),
         (png_header(20_000, 20_000), "more than 178,956,970 pixels"),
+        (png_header(1_000_000, 2), "1000000 x 2 is too long and thin"),
+        (png_header(5, 1025), "too long and thin"),
     ],
 )
 def test_broken_files_say_why(content: bytes, reason: str, tmp_path: Path) -> None:
@@ -327,6 +330,21 @@ def test_truncated_files_say_so(extension: str, tmp_path: Path) -> None:
     for part in (0.2, 0.5, 0.9):
         path.write_bytes(whole[: int(len(whole) * part)])
         assert "cannot read" in refusal(path)
+
+
+def test_long_panoramas_and_small_thin_pictures_open() -> None:
+    for size in ((4000, 20), (1024, 1)):
+        assert picture_from_bytes(png_bytes(size=size), "strip.png").size == size
+
+
+def test_too_little_memory_to_decode_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", exhausted)
+    path = tmp_path / "large.png"
+    path.write_bytes(png_bytes())
+    assert "not enough memory" in refusal(path)
 
 
 def test_pixel_limit_is_ours_when_the_host_lifts_pillows(
@@ -349,27 +367,35 @@ def test_nothing_of_the_process_is_changed(tmp_path: Path) -> None:
     assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before
 
 
+@pytest.fixture
+def no_heif_yet(monkeypatch: pytest.MonkeyPatch):
+    """Pillow as it is in a new process, whatever earlier tests taught it."""
+    Image.init()
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    monkeypatch.setattr(Image, "OPEN", {name: way for name, way in Image.OPEN.items() if name != "HEIF"})
+    images._register_heif.cache_clear()
+    yield
+    images._register_heif.cache_clear()
+
+
+@pytest.mark.usefixtures("no_heif_yet")
 def test_heic_opens_where_a_decoder_is_installed(tmp_path: Path) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
-    pillow_heif.register_heif_opener()
-    path = save(Image.new("RGB", (64, 64), RED), tmp_path / "phone.heic")
+    path = tmp_path / "phone.heic"
+    pillow_heif.from_pillow(Image.new("RGB", (64, 64), RED)).save(path)
+    with pytest.raises(Image.UnidentifiedImageError):
+        Image.open(path)
     picture = open_picture(path)
     assert picture.format == "HEIF"
     assert picture.image.getpixel((32, 32)) == pytest.approx(RED, abs=12)
 
 
+@pytest.mark.usefixtures("no_heif_yet")
 def test_heic_without_decoder_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    Image.init()
-    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
-    monkeypatch.setattr(Image, "OPEN", {name: way for name, way in Image.OPEN.items() if name != "HEIF"})
-    images._register_heif.cache_clear()
-    try:
-        path = tmp_path / "phone.heic"
-        path.write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64))
-        assert "pip install pillow-heif" in refusal(path)
-    finally:
-        images._register_heif.cache_clear()
+    path = tmp_path / "phone.heic"
+    path.write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64))
+    assert "pip install pillow-heif" in refusal(path)
 
 
 def test_avif_without_decoder_says_what_to_install(tmp_path: Path) -> None:
@@ -392,6 +418,7 @@ class PictureHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         server.asked.append(self.path)  # type: ignore[attr-defined]
+        server.encodings.append(self.headers["Accept-Encoding"])  # type: ignore[attr-defined]
         route = self.path.partition("?")[0]
         if route == "/flaky.png" and server.asked.count(self.path) < 3:  # type: ignore[attr-defined]
             return self.answer(503, b"busy")
@@ -413,6 +440,12 @@ class PictureHandler(BaseHTTPRequestHandler):
                     self.wfile.write(bytes(64 * 1024))
             except OSError:
                 return None
+        if route == "/drip.png":
+            self.send_response(200)
+            self.end_headers()
+            return self.drip()
+        if route == "/dripping-headers.png":
+            return self.drip()
         if route == "/lying.png":
             return self.answer(200, b"", length=10**12)
         answers = {
@@ -424,6 +457,14 @@ class PictureHandler(BaseHTTPRequestHandler):
             "/cut.png": (200, png_bytes()[:-30]),
         }
         return self.answer(*answers.get(route, (404, b"nothing here")))
+
+    def drip(self) -> None:
+        try:
+            for _ in range(50):
+                self.wfile.write(b"x")
+                time.sleep(0.2)
+        except OSError:
+            pass
 
     def answer(self, status: int, body: bytes, length: int | None = None) -> None:
         self.send_response(status)
@@ -438,7 +479,7 @@ class PictureHandler(BaseHTTPRequestHandler):
 @pytest.fixture
 def web():
     server = ThreadingHTTPServer(("127.0.0.1", 0), PictureHandler)
-    server.asked = []  # type: ignore[attr-defined]
+    server.asked, server.encodings = [], []  # type: ignore[attr-defined]
     server.base = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -489,6 +530,29 @@ def test_wrong_content_says_why(web, route: str, reason: str) -> None:
     assert "hidden" not in text
 
 
+def test_bytes_are_asked_for_as_they_are(web) -> None:
+    open_picture(web.base + "/red.png")
+    assert web.encodings == ["identity"]
+
+
+@pytest.mark.parametrize("route", ["/drip.png", "/dripping-headers.png"])
+def test_dripping_server_is_left_at_the_deadline(web, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "DOWNLOAD_TIMEOUT_S", 1)
+    started = time.monotonic()
+    assert "not finished after 1 s" in refusal(web.base + route)
+    assert time.monotonic() - started < 3
+
+
+def test_tries_share_one_deadline(web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "DOWNLOAD_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(images, "DOWNLOAD_TRIES", 1000)
+    refusal(web.base + "/down.png")
+    time.sleep(1.5)  # two more tries would fit
+    asked = len(web.asked)
+    time.sleep(1.5)
+    assert len(web.asked) == asked < 6
+
+
 def test_endless_answer_stops_at_the_limit(web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_DOWNLOAD", 1024 * 1024)
     assert "more than" in refusal(web.base + "/endless.png")
@@ -509,6 +573,12 @@ def test_silent_and_dead_servers(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_other_schemes_are_refused(address: str) -> None:
     assert "addresses are not read" in refusal(address)
+
+
+def test_refused_address_keeps_its_secrets() -> None:
+    text = refusal("ftp://user:hunter2@host/x.png?token=hidden#part")
+    assert "ftp://host/x.png:" in text
+    assert not any(secret in text for secret in ("hunter2", "hidden", "part"))
 
 
 @pytest.mark.parametrize(

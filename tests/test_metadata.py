@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from promptglass.metadata import Embedded, parse_parameters, read_embedded
+from promptglass.metadata import MAX_NESTING, Embedded, parse_parameters, read_embedded
 
 INFOTEXT = (
     "a cat, masterpiece\n"
@@ -475,6 +475,13 @@ def test_fooocus():
     assert prompts(found) == ("fooocus", "a cat, cinematic", "")
 
 
+def test_fooocus_lists_without_their_empty_texts():
+    lists = {"full_prompt": ["", "a cat", " "], "full_negative_prompt": ["bad, ugly", ""]}
+    log = {**FOOOCUS, "prompt": "", "negative_prompt": "", **lists}
+    found = read_embedded(png({"parameters": json.dumps(log), "fooocus_scheme": "fooocus"}))
+    assert prompts(found) == ("fooocus", "a cat", "bad, ugly")
+
+
 def test_fooocus_in_a1111_scheme():
     assert prompts(read_embedded(png({"parameters": INFOTEXT, "fooocus_scheme": "a1111"}))) == (
         "fooocus",
@@ -486,6 +493,18 @@ def test_fooocus_in_a1111_scheme():
 
 
 # Anything at all
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": ', "}")])
+def test_nested_settings_end_at_a_depth_every_host_can_walk(opening: str, closing: str):
+    nested = opening * 200 + "1" + closing * 200
+    found = read_embedded(png({"invokeai_metadata": f'{{"positive_prompt": "a", "n": {nested}}}'}))
+    assert found is not None
+    value, depth = found.settings["n"], 0
+    while isinstance(value, (dict, list)):
+        (value,), depth = value.values() if isinstance(value, dict) else value, depth + 1
+    assert (value, depth) == (None, MAX_NESTING)
+
 
 KEYS = [
     "parameters", "prompt", "workflow", "comment", "Comment", "Description", "Software", "Dream",
@@ -571,8 +590,9 @@ def test_written_infotext_parses_back(positive: str, negative: str, more: dict[s
         "a\nSteps: 1, Seed: 1" + ", k: [" * 100_000,
         "Steps: 1, " * 90_000,
         'k: "' * 200_000,
+        "Steps: 20, Seed: 1, Size: 8x8, " + "[0," * 900 + "1," * 150_000,
     ],
-    ids=["word", "spaces", "lines", "brackets", "steps", "quotes"],
+    ids=["word", "spaces", "lines", "brackets", "steps", "quotes", "arrays"],
 )
 @pytest.mark.parametrize("key", ["parameters", "Dream", "Comment"])
 def test_hostile_text_takes_no_time(text: str, key: str):

