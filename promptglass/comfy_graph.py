@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+# What one graph may cost. Shared workflows have up to a thousand nodes of a dozen inputs each; what lies
+# beyond these limits is not looked at.
 MAX_SAMPLERS = 50  # tried before a graph counts as one without a prompt
-MAX_VISITS = 1_000  # nodes one search may enter: strings joined with themselves grow as 2^n
+MAX_INPUTS = 1_000  # of a node
+MAX_NAME_CHARS = 200  # of an input's name
+MAX_GUIDER_REACH = 10  # nodes between a sampler and its guider
+MAX_TEXT_WORK = 20_000  # inputs read, and hundreds of characters copied, to find the texts of one role
 MAX_DEPTH = 100
 MAX_CHARS = 100_000  # nobody's prompt is longer
 
@@ -64,6 +69,7 @@ class GraphPrompt(NamedTuple):
 class Node:
     kind: str
     inputs: dict[str, object]
+    handed_on: object  # what it gives where it is a primitive or a reroute: its value, or its only link
 
 
 Nodes = dict[str, Node]
@@ -72,26 +78,35 @@ Nodes = dict[str, Node]
 def read_graph(graph: dict[str, object]) -> GraphPrompt | None:
     """The prompt of the first sampler that has one; samplers that lead to a saved picture come first."""
     nodes = _nodes(graph)
+    positives, negatives = _TextSearch(nodes, "positive"), _TextSearch(nodes, "negative")
     for sampler_id in islice(_samplers(nodes), MAX_SAMPLERS):
         inputs = _sampler_inputs(nodes, sampler_id)
-        positive = _TextSearch(nodes, "positive").of_sampler(inputs)
-        negative = _TextSearch(nodes, "negative").of_sampler(inputs)
+        positive, negative = positives.of_sampler(inputs), negatives.of_sampler(inputs)
         if positive.strip() or negative.strip():
             return GraphPrompt(positive, negative, _settings(nodes, sampler_id))
     return None
 
 
 def _nodes(graph: dict[str, object]) -> Nodes:
-    found = {}
-    for node_id, node in sorted(graph.items(), key=lambda item: (len(str(item[0])), str(item[0]))):
-        if isinstance(node, dict) and isinstance(node.get("class_type"), str):
-            inputs = node.get("inputs")
-            named = inputs.items() if isinstance(inputs, dict) else ()
-            found[str(node_id)] = Node(node["class_type"], {str(name): value for name, value in named})
-    return found
+    found = {
+        str(node_id): node
+        for node_id, node in sorted(graph.items(), key=lambda item: (len(str(item[0])), str(item[0])))
+        if isinstance(node, dict) and isinstance(node.get("class_type"), str)
+    }
+    return {node_id: _node(found, node) for node_id, node in found.items()}
 
 
-def _link(nodes: Nodes, value: object) -> str | None:
+def _node(ids: Container[str], node: dict[str, object]) -> Node:
+    named = node.get("inputs")
+    items = islice(named.items(), MAX_INPUTS) if isinstance(named, dict) else ()
+    inputs = {str(name): value for name, value in items if len(str(name)) <= MAX_NAME_CHARS}
+    values = [inputs[name] for name in _LITERAL_NAMES if name in inputs]
+    links = [] if values else [each for each in inputs.values() if _link(ids, each)]
+    handed_on = values[0] if values else links[0] if len(links) == 1 else None
+    return Node(str(node["class_type"]), inputs, handed_on)
+
+
+def _link(nodes: Container[str], value: object) -> str | None:
     """The id of the node that a link [id, output] comes from, if there is such a node."""
     if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], (str, int)):
         return None
@@ -156,19 +171,21 @@ def _is_sampler(node: Node) -> bool:
 
 def _sampler_inputs(nodes: Nodes, sampler_id: str) -> dict[str, object]:
     """A sampler's inputs, over those of its guider (SamplerCustomAdvanced)."""
-    guiders = list(_reach(nodes, sampler_id, re.compile("^(guider|any|value|)$")))[1:]
+    behind = _reach(nodes, sampler_id, re.compile("^(guider|any|value|)$"))
+    guiders = islice(behind, 1, 1 + MAX_GUIDER_REACH)
     guider = next((g for g in guiders if g.inputs.keys() & set(_SAMPLER_POSITIVE)), None)
     return {**(guider.inputs if guider else {}), **nodes[sampler_id].inputs}
 
 
 class _TextSearch:
-    """Collects the text behind a link, for one role: "positive" or "negative"."""
+    """Collects the text behind a link, for one role: "positive" or "negative". Enters each node once."""
 
     def __init__(self, nodes: Nodes, role: str) -> None:
         self.nodes = nodes
         self.role = role
         self.opposite = "negative" if role == "positive" else "positive"
-        self.visits_left = MAX_VISITS
+        self.work_left = MAX_TEXT_WORK
+        self.found: dict[str, str] = {}  # by node; "" while we are in it, so that cycles end
 
     def of_sampler(self, inputs: dict[str, object]) -> str:
         names = _SAMPLER_POSITIVE if self.role == "positive" else _ROLE_NAMES["negative"]
@@ -177,35 +194,43 @@ class _TextSearch:
         texts = (self.find(value) for value in (own[:1] or bundles))
         return next((text for text in texts if text.strip()), "")
 
-    def find(self, value: object, path: tuple[str, ...] = ()) -> str:
-        if isinstance(value, str):
-            return value if len(value) <= MAX_CHARS else ""
-        node_id = _link(self.nodes, value)
-        if node_id is None or node_id in path or len(path) >= MAX_DEPTH or self.visits_left <= 0:
+    def find(self, value: object, depth: int = 0) -> str:
+        if self.work_left <= 0:
             return ""
-        self.visits_left -= 1
-        return self._in_node(self.nodes[node_id], (*path, node_id))
+        text = value if isinstance(value, str) else self._behind(_link(self.nodes, value), depth)
+        text = text if len(text) <= MAX_CHARS else ""
+        self.work_left -= 1 + len(text) // 100
+        return text
 
-    def _in_node(self, node: Node, path: tuple[str, ...]) -> str:
+    def _behind(self, node_id: str | None, depth: int) -> str:
+        if node_id is None or depth >= MAX_DEPTH:
+            return ""
+        if node_id not in self.found:
+            self.found[node_id] = ""
+            self.work_left -= len(self.nodes[node_id].inputs)
+            self.found[node_id] = self._in_node(self.nodes[node_id], depth + 1)
+        return self.found[node_id]
+
+    def _in_node(self, node: Node, depth: int) -> str:
         inputs = node.inputs
         if self.role == "negative" and "zeroout" in node.kind.lower():
             return ""  # the usual "no negative" of Flux and SD3: its text is the positive's
         own = [inputs[name] for name in _ROLE_NAMES[self.role] if name in inputs]
         if own:
-            return self.find(own[0], path)
+            return self.find(own[0], depth)
         conditionings = [value for name, value in inputs.items() if name.lower().startswith("cond")]
         if any(_link(self.nodes, value) for value in conditionings):
-            return self._together(conditionings, path)
+            return self._together(conditionings, depth)
         is_encoder = "clip" in inputs
         if not is_encoder and _is_written_by_a_model(self.nodes, node):
             return ""
         texts = self._text_values(inputs)
         if re.search("switch|show|display", node.kind, re.IGNORECASE):
-            return next((text for text in (self.find(value, path) for value in texts) if text.strip()), "")
+            return next((text for text in (self.find(value, depth) for value in texts) if text.strip()), "")
         if texts:
-            return self._together(texts, path) if is_encoder else self._joined(inputs, texts, path)
+            return self._together(texts, depth) if is_encoder else self._joined(inputs, texts, depth)
         links = [value for name, value in inputs.items() if name.lower() not in _NO_CONDITIONING]
-        return self._together([value for value in links if _link(self.nodes, value)], path)
+        return self._together([value for value in links if _link(self.nodes, value)], depth)
 
     def _text_values(self, inputs: dict[str, object]) -> list[object]:
         """Inputs that hold or link a text, in the node's order."""
@@ -224,21 +249,22 @@ class _TextSearch:
         chosen = [value for name, value in candidates.items() if re.sub(r"\D", "", name) in numbers]
         return chosen[:1] or list(candidates.values())
 
-    def _together(self, values: Iterable[object], path: tuple[str, ...]) -> str:
+    def _together(self, values: Iterable[object], depth: int) -> str:
         """Texts that act at once (combined conditionings, the encoders of SDXL, SD3 or Flux), each once."""
-        texts = dict.fromkeys(self.find(value, path).strip() for value in values)
-        return _fitting("\n".join(text for text in texts if text))
+        texts = dict.fromkeys(self.find(value, depth).strip() for value in values)
+        return _fitting("\n", [text for text in texts if text])
 
-    def _joined(self, inputs: dict[str, object], values: list[object], path: tuple[str, ...]) -> str:
+    def _joined(self, inputs: dict[str, object], values: list[object], depth: int) -> str:
         """What a string node gives: its only text, or its texts with its delimiter between them."""
-        texts = [self.find(value, path) for value in values]
+        texts = [self.find(value, depth) for value in values]
         between = next((inputs[name] for name in ("delimiter", "separator") if name in inputs), " ")
-        separator = self.find(between, path)
-        return _fitting(_SEPARATORS.get(separator, separator).join(text for text in texts if text))
+        separator = self.find(between, depth)
+        return _fitting(_SEPARATORS.get(separator, separator), [text for text in texts if text])
 
 
-def _fitting(text: str) -> str:
-    return text if len(text) <= MAX_CHARS else ""
+def _fitting(separator: str, texts: list[str]) -> str:
+    size = sum(map(len, texts)) + len(separator) * (len(texts) - 1)
+    return separator.join(texts) if size <= MAX_CHARS else ""
 
 
 def _is_written_by_a_model(nodes: Nodes, node: Node) -> bool:
@@ -321,8 +347,5 @@ def _literal(nodes: Nodes, value: object) -> str | int | float | None:
         source = _link(nodes, value)
         if source is None:
             return None
-        inputs = nodes[source].inputs
-        named = [inputs[name] for name in _LITERAL_NAMES if name in inputs]
-        links = [each for each in inputs.values() if _link(nodes, each)]
-        value = (named or (links if len(links) == 1 else [None]))[0]
+        value = nodes[source].handed_on
     return None

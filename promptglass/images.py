@@ -12,8 +12,10 @@ import functools
 import io
 import ipaddress
 import os
+import queue
 import re
 import stat
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +35,15 @@ if TYPE_CHECKING:
 # (PIL/Image.py). Ours does not move when a host lifts Pillow's.
 MAX_PIXELS = 178_956_970
 
+# Models scale the shorter side to their 224 to 448 pixels: 1,000,000 x 2, six kilobytes of PNG, would grow to
+# 10^10 pixels. Small pictures may be as thin as they like.
+MAX_ASPECT = 200
+MAX_SIDE_OF_ANY_ASPECT = 1024
+
 MAX_DOWNLOAD = 64 * 1024 * 1024  # bytes
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30  # between two pieces
-DOWNLOAD_TIMEOUT_S = 120  # all of it: a server that drips bytes never trips the read timeout
+DOWNLOAD_TIMEOUT_S = 120  # all of it, tries included: a server that drips bytes never trips the read timeout
 DOWNLOAD_TRIES = 3
 
 # A scheme has two letters or more: "C:\x.png" is a path.
@@ -68,7 +75,8 @@ def open_picture(
     scheme = (address["scheme"] or address["bare"]).lower()
     if scheme not in ("http", "https"):
         # A data: address is its own content; its first characters name it well enough.
-        shown = name if len(name) <= 80 else name[:77] + "..."
+        shown = name if scheme == "data" else _without_secrets(name)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
         raise ImageError(shown, f"{scheme}: addresses are not read. Give a path, or http:// or https://.")
     return _read(io.BytesIO(download(name)), _without_secrets(name), background)
 
@@ -232,6 +240,8 @@ def _check_header(name: str, size: tuple[int, int], picture_format: str) -> None
     width, height = size
     if width * height > MAX_PIXELS:
         raise ImageError(name, f"{width} x {height} is more than {MAX_PIXELS:,} pixels. {_SHRINK}")
+    if max(size) > max(MAX_SIDE_OF_ANY_ASPECT, MAX_ASPECT * min(size)):
+        raise ImageError(name, f"{width} x {height} is too long and thin to look at. Cut it into pieces.")
     if picture_format == "EPS":  # Pillow would hand it to Ghostscript, which runs it
         raise ImageError(name, "PostScript is a program, not a picture. Export it as PNG.")
 
@@ -292,13 +302,34 @@ def download(url: str) -> bytes:
     """The bytes behind an http(s) address, at most MAX_DOWNLOAD of them.
 
     Connections that fail and answers of 500 and above are tried again, everything else is final.
+    It runs on a thread, which is left behind at the deadline: names that do not resolve and headers that
+    drip block for as long as they like, whatever the timeouts of the socket are.
     """
+    name = _without_secrets(url)
+    outcome: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
+
+    def fetch() -> None:
+        try:
+            outcome.put(_download_in_tries(url, name))
+        except BaseException as error:
+            outcome.put(error)
+
+    threading.Thread(target=fetch, name="promptglass download", daemon=True).start()
+    try:
+        body = outcome.get(timeout=DOWNLOAD_TIMEOUT_S)
+    except queue.Empty:
+        raise ImageError(name, _too_slow()) from None
+    if isinstance(body, BaseException):
+        raise body
+    return body
+
+
+def _download_in_tries(url: str, name: str) -> bytes:
     import requests
     import tenacity
 
-    name = _without_secrets(url)
     retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(DOWNLOAD_TRIES),
+        stop=tenacity.stop_after_attempt(DOWNLOAD_TRIES) | tenacity.stop_after_delay(DOWNLOAD_TIMEOUT_S),
         wait=tenacity.wait_exponential(multiplier=0.25, max=2),
         retry=tenacity.retry_if_exception(_may_pass),
         reraise=True,
@@ -317,7 +348,7 @@ def _download_once(url: str, name: str, deadline: float) -> bytes:
     with requests.Session() as session:
         # A proxy cannot reach our loopback.
         session.trust_env = not _is_loopback(urlsplit(url).hostname or "")
-        # A picture is compressed already; a gzip bomb is not a picture.
+        # A picture is compressed already, and only then is Content-Length the size that we limit.
         session.headers["Accept-Encoding"] = "identity"
         timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
         with session.get(url, stream=True, timeout=timeout) as response:
@@ -334,15 +365,20 @@ def _body(response: requests.Response, name: str, deadline: float) -> bytes:
     if stated.isdigit() and int(stated) > MAX_DOWNLOAD:
         raise ImageError(name, _TOO_BIG)
     body = bytearray()
-    for piece in response.iter_content(64 * 1024):
+    # Small pieces: each is waited for in full, and the deadline is looked at between them.
+    for piece in response.iter_content(1024):
         body += piece
         if len(body) > MAX_DOWNLOAD:
             raise ImageError(name, _TOO_BIG)
         if time.monotonic() > deadline:
-            raise ImageError(name, f"not finished after {DOWNLOAD_TIMEOUT_S} s. Download it by hand.")
+            raise ImageError(name, _too_slow())
     if not body:
         raise ImageError(name, "the server sent 0 bytes. Check the address.")
     return bytes(body)
+
+
+def _too_slow() -> str:
+    return f"not finished after {DOWNLOAD_TIMEOUT_S} s. Download it by hand."
 
 
 _TOO_BIG = f"more than {MAX_DOWNLOAD // 2**20} MB. Download it by hand and give its path."

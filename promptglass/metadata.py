@@ -20,6 +20,7 @@ from .file_texts import json_object, text_sources
 
 MAX_INFOTEXT_CHARS = 1_000_000  # prompts of two screens plus the longest list of resources: under 50,000
 MAX_NESTING = 50
+MAX_FAILED_JSON = 10  # per line of settings: each failure may have read all the rest of it
 
 _PROMPT_LABEL = re.compile(r"^[ \t]*Negative prompt:")
 _SETTING_NAME = re.compile(r"\s{0,20}(\w[\w \-/.()]{1,80}):[ \t]{0,20}")
@@ -105,29 +106,39 @@ def _settings_line(lines: list[str]) -> tuple[int, dict[str, object]]:
 
 
 def _parse_settings(line: str) -> dict[str, object]:
-    """`Name: value, Name: "quoted, value", Name: [{"json": 1}]`, in time linear in its length."""
+    """`Name: value, Name: "quoted, value", Name: [{"json": 1}]`.
+
+    What only begins like JSON is plain text, and after MAX_FAILED_JSON of those the rest of the line is, too.
+    """
     settings: dict[str, object] = {}
-    at = 0
+    at, failed = 0, 0
     while at < len(line):
         name = _SETTING_NAME.match(line, at)
         start = at if name is None else name.end()
-        value, at = _setting_value(line, start)
+        found: tuple[object, int] | None = None
+        if line[start : start + 1] in ('"', "[", "{") and failed < MAX_FAILED_JSON:
+            found = _json_value(line, start)
+            failed += found is None
+        value, at = found or _text_value(line, start)
         if name is not None:
             settings[name[1].strip()] = value
     return settings
 
 
-def _setting_value(line: str, start: int) -> tuple[object, int]:
-    """The value at `start`, and where the next name begins."""
-    if line[start : start + 1] in ('"', "[", "{"):
-        try:
-            value, end = _JSON_VALUE.raw_decode(line, start)
-        except (ValueError, RecursionError):
-            end = start
-        rest = line[end : end + 20].lstrip()
-        if end > start and (not rest or rest.startswith(",")):
-            comma = line.find(",", end)
-            return value, comma + 1 if comma >= 0 else len(line)
+def _json_value(line: str, start: int) -> tuple[object, int] | None:
+    """The value at `start`, and where the next name begins; None where it is not JSON up to a comma."""
+    try:
+        value, end = _JSON_VALUE.raw_decode(line, start)
+    except (ValueError, RecursionError):
+        return None
+    rest = line[end : end + 20].lstrip()
+    if rest and not rest.startswith(","):
+        return None
+    comma = line.find(",", end)
+    return value, comma + 1 if comma >= 0 else len(line)
+
+
+def _text_value(line: str, start: int) -> tuple[str, int]:
     comma = line.find(",", start)
     end = comma if comma >= 0 else len(line)
     return line[start:end].strip(), end + 1
@@ -258,7 +269,8 @@ def _read_fooocus(texts: Texts) -> Embedded | None:
 
 
 def _listed_text(texts: object) -> str:
-    return ", ".join(text for text in texts if isinstance(text, str)) if isinstance(texts, list) else ""
+    listed = texts if isinstance(texts, list) else []
+    return ", ".join(text for text in listed if isinstance(text, str) and text.strip())
 
 
 def _embedded(source: str, positive: object, negative: object, settings: Texts) -> Embedded | None:

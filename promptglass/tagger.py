@@ -1,8 +1,8 @@
 """What is in a picture, as tags with a confidence.
 
 Two taggers behind one protocol: any ONNX model in WD14's layout, and a small ImageNet classifier whose
-weights come with a pip package. Both are loaded once, fetch nothing, and leave torch's threads, default
-type and random state as they are.
+weights come with a pip package. Both load when they are made, fetch nothing themselves, and leave torch's
+threads, default type and random state as they are.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 import csv
 import functools
 import importlib.util
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import DependencyMissing, ModelError, WeightsMissing
+from .errors import DependencyMissing, ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,19 +42,25 @@ class Tagger(Protocol):
 
 def load_tagger(name: str = "starter", **options: Any) -> Tagger:
     """ "starter", a folder in WD14's layout or its .onnx file, or a known model such as
-    "SmilingWolf/wd-vit-tagger-v3" that is already on this computer."""
+    "SmilingWolf/wd-vit-tagger-v3", which is fetched and announced first where it is not here yet."""
     if name == "starter":
         return StarterTagger(**options)
     from . import weights
 
-    folder = weights.local_path(name)
-    if folder is None:
-        weights.resolve(name)  # says so itself where nothing is called like this
-        raise WeightsMissing(f"{name} is not on this computer. Get it: `promptglass models get {name}`.")
-    known = weights.find(name)
-    is_path = known is None and folder == Path(name).expanduser()
+    known, folder = weights.find(name), weights.local_path(name)
+    if folder and not known and folder == Path(name).expanduser():
+        return OnnxTagger(folder, **options)
+    if weights.resolve(name).kind != "tags":  # before it is fetched
+        does = _OTHER_KINDS[known.kind] if known else "is no tagger that we know"
+        raise ModelError(
+            f"{name} {does}; for tags use starter, SmilingWolf/wd-vit-tagger-v3, or a folder with model.onnx "
+            "and selected_tags.csv."
+        )
     # A model from the hub lies in a folder that is named after a commit.
-    return OnnxTagger(folder, name=known.name if known else None if is_path else name, **options)
+    return OnnxTagger(folder or weights.get(name), name=known.name if known else name, **options)
+
+
+_OTHER_KINDS = {"clip": "compares pictures with texts", "caption": "writes captions"}
 
 
 # WD14's numbers for the categories of selected_tags.csv.
@@ -66,6 +71,7 @@ _FACES = "0_0 (o)_(o) +_+ +_- ._. <o>_<o> <|>_<|> =_= >_< 3_3 6_9 >_o @_@ ^_^ o_
 KAOMOJI = frozenset(_FACES.split())
 
 BATCH = 8  # WD14 at 448 pixels takes about 100 MB of activations an image
+MAX_SIDE = 4096  # padded to a square that is 50 MB; a panorama of 60,000 pixels would be 10 GB
 
 
 class OnnxTagger:
@@ -143,7 +149,8 @@ class OnnxTagger:
 def wd14_pixels(image: Image.Image, size: int) -> np.ndarray:
     """[size, size, 3] float32, BGR 0..255: on white, padded to a square, bicubic.
 
-    As `prepare_image` in SmilingWolf's demo (huggingface.co/spaces/SmilingWolf/wd-tagger, app.py).
+    As `prepare_image` in SmilingWolf's demo (huggingface.co/spaces/SmilingWolf/wd-tagger, app.py), but
+    that pictures beyond MAX_SIDE are shrunk before they are padded.
     """
     import numpy as np
     from PIL import Image
@@ -152,6 +159,10 @@ def wd14_pixels(image: Image.Image, size: int) -> np.ndarray:
 
     rgb = to_rgb(image)
     side = max(rgb.size)
+    if side > max(MAX_SIDE, 4 * size):
+        scale = 4 * size / side
+        shrunk = (max(round(rgb.width * scale), 1), max(round(rgb.height * scale), 1))
+        rgb, side = rgb.resize(shrunk, Image.Resampling.BICUBIC), 4 * size
     square = Image.new("RGB", (side, side), (255, 255, 255))
     square.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
     if side != size:
@@ -224,20 +235,17 @@ class StarterTagger:
             if importlib.util.find_spec(package.replace("-", "_")) is None:
                 raise DependencyMissing("the starter tagger", *STARTER_PACKAGES)
         self.min_confidence, self.limit = min_confidence, limit
-        self._model: torch.nn.Module | None = None
-        self._loading = threading.Lock()
+        self._model = _load_efficientnet()
 
     def tag(self, images: Sequence[Image.Image]) -> list[list[Tag]]:
         import numpy as np
         import torch
 
-        with self._loading:
-            self._model = model = self._model or _load_efficientnet()
         answers: list[list[Tag]] = []
         for batch in _batches(images, 16):
             pixels = torch.from_numpy(np.stack([_efficientnet_pixels(image) for image in batch]))
             with torch.inference_mode():
-                confidences = model(pixels).softmax(dim=-1)  # [n, 1000]
+                confidences = self._model(pixels).softmax(dim=-1)  # [n, 1000]
             answers += [self._chosen(row.tolist()) for row in confidences]
         return answers
 

@@ -160,6 +160,7 @@ TEXT_NODES: dict[str, tuple[dict[str, Any], str]] = {
         "a dog, rain",
     ),
     "concat without delimiter": ({"t": node("ConcatString", text1="a dog", text2="rain")}, "a dog rain"),
+    "one text in two places": ({"t": node("Concat", text1=["u", 0], text2=["u", 0])}, "rain rain"),
     "shown text": ({"t": node("ShowText|pysssss", text=["u", 0], text_0="rain")}, "rain"),
     "impact wildcard": (
         {
@@ -462,8 +463,8 @@ def hostile_texts() -> dict[str, Any]:
 
 
 def hostile_lengths() -> dict[str, Any]:
-    """Joins of long texts, by long separators, none of which fits."""
-    joins = {f"w{i}": fan("Join", "text", ["long", 0], 900, delimiter=["long", 0]) for i in range(60)}
+    """Encoders of long texts that want to be stripped and compared."""
+    joins = {f"w{i}": fan("Encoder", "text", ["long", 0], 900, clip=["long", 0]) for i in range(60)}
     both = node("Join", **{f"text{i}": [f"w{i}", 0] for i in range(60)})
     samplers = {f"s{i}": ksampler(["both", 0], ["both", 0]) for i in range(60)}
     return {**joins, **samplers, "both": both, "long": node("String", value=" x" * 49_000)}
@@ -475,8 +476,8 @@ def hostile_names() -> dict[str, Any]:
 
 
 def hostile_guiders() -> dict[str, Any]:
-    chain = {f"g{i}": fan("Reroute", "i", 1, 900, value=[f"g{i + 1}", 0]) for i in range(120)}
-    return {**chain, **{str(i): node("Sampler", guider=["g0", 0]) for i in range(100)}}
+    chain = {f"g{i}": fan("Reroute", "i", ["z", 0], 900, value=[f"g{i + 1}", 0]) for i in range(250)}
+    return {"z": node("String"), **chain, **{str(i): node("Sampler", guider=["g0", 0]) for i in range(100)}}
 
 
 @pytest.mark.parametrize(
@@ -484,7 +485,7 @@ def hostile_guiders() -> dict[str, Any]:
 )
 def test_graph_that_multiplies_its_own_size_ends_soon(make: Any):
     hostile = make()
-    assert 800_000 < len(json.dumps(hostile)) < 2_500_000
+    assert 800_000 < len(json.dumps(hostile)) < 5_000_000
     started = time.monotonic()
     read_graph(hostile)
     assert time.monotonic() - started < 2

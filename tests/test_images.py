@@ -547,10 +547,8 @@ def test_tries_share_one_deadline(web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "DOWNLOAD_TIMEOUT_S", 0.4)
     monkeypatch.setattr(images, "DOWNLOAD_TRIES", 1000)
     refusal(web.base + "/down.png")
-    time.sleep(1.5)  # two more tries would fit
-    asked = len(web.asked)
-    time.sleep(1.5)
-    assert len(web.asked) == asked < 6
+    time.sleep(2)  # after 0, 0.25 and 0.75 s, the fourth would be asked after 1.75 s
+    assert len(web.asked) <= 3
 
 
 def test_endless_answer_stops_at_the_limit(web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,20 +211,14 @@ class Interrogator:
 
     def _classic(self, subject: Subject, max_flavors: int) -> str:
         caption = _caption(subject)
-        medium, artist, trending, movement = (
-            "".join(self._ranked_table(subject, table, 1))
-            for table in ("mediums", "artists", "trendings", "movements")
-        )
+        medium, artist = ("".join(self._ranked_table(subject, table, 1)) for table in ("mediums", "artists"))
         # As the reference: the medium is left out where the caption already opens with it, and the artist
         # follows without a comma ("a painting of a cat, fine art by …").
         opening = caption if caption.startswith(medium) else f"{caption}, {medium}"
-        parts = [
-            f"{opening} {artist}".strip(),
-            trending,
-            movement,
-            *self._ranked_table(subject, "flavors", max_flavors),
-        ]
-        return self._fitting(", ".join(part for part in parts if part))
+        parts = [f"{opening} {artist}" if artist else opening]
+        for table, count in (("trendings", 1), ("movements", 1), ("flavors", max_flavors)):
+            parts += self._ranked_table(subject, table, count)
+        return self._fitting(", ".join(parts))
 
     def _negative(self, subject: Subject, max_flavors: int) -> str:
         spans = self.vocabulary.spans
