@@ -10,23 +10,18 @@ from __future__ import annotations
 import errno
 import functools
 import io
-import ipaddress
 import os
-import queue
 import re
 import stat
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urlsplit
 
+from .download import download, without_secrets
 from .errors import ImageError
 
 if TYPE_CHECKING:
     import numpy as np
-    import requests
     from PIL import Image
 
     from .metadata import Embedded
@@ -39,12 +34,6 @@ MAX_PIXELS = 178_956_970
 # 10^10 pixels. Small pictures may be as thin as they like.
 MAX_ASPECT = 200
 MAX_SIDE_OF_ANY_ASPECT = 1024
-
-MAX_DOWNLOAD = 64 * 1024 * 1024  # bytes
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30  # between two pieces
-DOWNLOAD_TIMEOUT_S = 120  # all of it, tries included: a server that drips bytes never trips the read timeout
-DOWNLOAD_TRIES = 3
 
 # A scheme has two letters or more: "C:\x.png" is a path.
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://|(?P<bare>file|data):", re.IGNORECASE)
@@ -75,10 +64,10 @@ def open_picture(
     scheme = (address["scheme"] or address["bare"]).lower()
     if scheme not in ("http", "https"):
         # A data: address is its own content; its first characters name it well enough.
-        shown = name if scheme == "data" else _without_secrets(name)
+        shown = name if scheme == "data" else without_secrets(name)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         raise ImageError(shown, f"{scheme}: addresses are not read. Give a path, or http:// or https://.")
-    return _read(io.BytesIO(download(name)), _without_secrets(name), background)
+    return _read(io.BytesIO(download(name)), without_secrets(name), background)
 
 
 def picture_from_bytes(
@@ -296,130 +285,3 @@ def _as_text(head: bytes) -> str | None:
             continue
         return text if all(char.isprintable() or char.isspace() for char in text) else None
     return None
-
-
-def download(url: str) -> bytes:
-    """The bytes behind an http(s) address, at most MAX_DOWNLOAD of them.
-
-    Connections that fail and answers of 500 and above are tried again, everything else is final.
-    It runs on a thread, which is left behind at the deadline: names that do not resolve and headers that
-    drip block for as long as they like, whatever the timeouts of the socket are.
-    """
-    name = _without_secrets(url)
-    outcome: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
-
-    def fetch() -> None:
-        try:
-            outcome.put(_download_in_tries(url, name))
-        except BaseException as error:
-            outcome.put(error)
-
-    threading.Thread(target=fetch, name="promptglass download", daemon=True).start()
-    try:
-        body = outcome.get(timeout=DOWNLOAD_TIMEOUT_S)
-    except queue.Empty:
-        raise ImageError(name, _too_slow()) from None
-    if isinstance(body, BaseException):
-        raise body
-    return body
-
-
-def _download_in_tries(url: str, name: str) -> bytes:
-    import requests
-    import tenacity
-
-    retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(DOWNLOAD_TRIES) | tenacity.stop_after_delay(DOWNLOAD_TIMEOUT_S),
-        wait=tenacity.wait_exponential(multiplier=0.25, max=2),
-        retry=tenacity.retry_if_exception(_may_pass),
-        reraise=True,
-    )
-    deadline = time.monotonic() + DOWNLOAD_TIMEOUT_S
-    try:
-        return retrying(_download_once, url, name, deadline)
-    except (requests.RequestException, UnicodeError) as error:
-        # `from None`: the text of these holds the whole address, with its password.
-        raise ImageError(name, _why_not_downloaded(error)) from None
-
-
-def _download_once(url: str, name: str, deadline: float) -> bytes:
-    import requests
-
-    with requests.Session() as session:
-        # A proxy cannot reach our loopback.
-        session.trust_env = not _is_loopback(urlsplit(url).hostname or "")
-        # A picture is compressed already, and only then is Content-Length the size that we limit.
-        session.headers["Accept-Encoding"] = "identity"
-        timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
-        with session.get(url, stream=True, timeout=timeout) as response:
-            if response.status_code >= 500:
-                raise requests.HTTPError(response=response)
-            if response.status_code != 200:
-                reason = f"the server answered {response.status_code} {response.reason or ''}".rstrip()
-                raise ImageError(name, f"{reason}. Check the address.")
-            return _body(response, name, deadline)
-
-
-def _body(response: requests.Response, name: str, deadline: float) -> bytes:
-    stated = response.headers.get("Content-Length", "")
-    if stated.isdigit() and int(stated) > MAX_DOWNLOAD:
-        raise ImageError(name, _TOO_BIG)
-    body = bytearray()
-    # Small pieces: each is waited for in full, and the deadline is looked at between them.
-    for piece in response.iter_content(1024):
-        body += piece
-        if len(body) > MAX_DOWNLOAD:
-            raise ImageError(name, _TOO_BIG)
-        if time.monotonic() > deadline:
-            raise ImageError(name, _too_slow())
-    if not body:
-        raise ImageError(name, "the server sent 0 bytes. Check the address.")
-    return bytes(body)
-
-
-def _too_slow() -> str:
-    return f"not finished after {DOWNLOAD_TIMEOUT_S} s. Download it by hand."
-
-
-_TOO_BIG = f"more than {MAX_DOWNLOAD // 2**20} MB. Download it by hand and give its path."
-
-
-def _may_pass(error: BaseException) -> bool:
-    import requests
-
-    if isinstance(error, requests.exceptions.SSLError):
-        return False
-    passing = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.HTTPError)
-    return isinstance(error, passing)
-
-
-def _why_not_downloaded(error: Exception) -> str:
-    import requests
-
-    if isinstance(error, requests.HTTPError):
-        return f"the server answered {error.response.status_code}. Try again later."
-    if isinstance(error, requests.exceptions.SSLError):
-        return "the server's certificate is not valid here. Check the address and this computer's clock."
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return f"the server did not answer within {CONNECT_TIMEOUT_S} s. Check the address."
-    if isinstance(error, requests.Timeout):
-        return f"the server went silent for {READ_TIMEOUT_S} s. Try again later."
-    if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
-        return "no connection, or it broke. Check the address and the network."
-    return f"the address cannot be used ({type(error).__name__}). Check it."
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _without_secrets(url: str) -> str:
-    """The address without user, password, query and fragment."""
-    try:
-        parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    except ValueError:  # brackets that do not close
-        raise ImageError(url.partition(":")[0] + "://...", "this is not an address. Check it.") from None

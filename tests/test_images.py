@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, features
 
-from promptglass import images
+from promptglass import download, images
 from promptglass.errors import ImageError
 from promptglass.images import open_picture, picture_from_bytes, to_rgb
 
@@ -510,7 +510,7 @@ def test_busy_server_is_asked_again_and_a_missing_page_is_not(web) -> None:
     assert web.asked == ["/gone.png"]
     web.asked.clear()
     assert "answered 500" in refusal(web.base + "/down.png")
-    assert len(web.asked) == images.DOWNLOAD_TRIES
+    assert len(web.asked) == download.DOWNLOAD_TRIES
 
 
 @pytest.mark.parametrize(
@@ -537,27 +537,27 @@ def test_bytes_are_asked_for_as_they_are(web) -> None:
 
 @pytest.mark.parametrize("route", ["/drip.png", "/dripping-headers.png"])
 def test_dripping_server_is_left_at_the_deadline(web, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "DOWNLOAD_TIMEOUT_S", 1)
+    monkeypatch.setattr(download, "DOWNLOAD_TIMEOUT_S", 1)
     started = time.monotonic()
     assert "not finished after 1 s" in refusal(web.base + route)
     assert time.monotonic() - started < 3
 
 
 def test_tries_share_one_deadline(web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "DOWNLOAD_TIMEOUT_S", 0.4)
-    monkeypatch.setattr(images, "DOWNLOAD_TRIES", 1000)
+    monkeypatch.setattr(download, "DOWNLOAD_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(download, "DOWNLOAD_TRIES", 1000)
     refusal(web.base + "/down.png")
     time.sleep(2)  # after 0, 0.25 and 0.75 s, the fourth would be asked after 1.75 s
     assert len(web.asked) <= 3
 
 
 def test_endless_answer_stops_at_the_limit(web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_DOWNLOAD", 1024 * 1024)
+    monkeypatch.setattr(download, "MAX_DOWNLOAD", 1024 * 1024)
     assert "more than" in refusal(web.base + "/endless.png")
 
 
 def test_silent_and_dead_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(download, "READ_TIMEOUT_S", 0.2)
     silent = ThreadingHTTPServer(("127.0.0.1", 0), PictureHandler)  # listens, never answers
     try:
         assert "went silent" in refusal(f"http://127.0.0.1:{silent.server_port}/x.png")
