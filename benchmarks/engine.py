@@ -170,7 +170,7 @@ def _rank(work: str, pictures: int, goal: float) -> None:
     ours = Interrogator(None, vocabulary)  # type: ignore[arg-type]
 
     def ranked(ours: Interrogator = ours) -> list[list[str]]:
-        subjects = [Subject(None, image) for image in images]  # type: ignore[arg-type]
+        subjects = [Subject(None, image, ours) for image in images]  # type: ignore[arg-type]
         ours._score_labels(subjects)
         return [ours._ranked(subject, vocabulary.merged, 2048) for subject in subjects]
 

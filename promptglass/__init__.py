@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from .clip.loading import load_encoder
     from .clip.tables import choose_tables, default_tables, without_artists
     from .clip.vocabulary import Vocabulary
+    from .colours import palette
     from .errors import PromptglassError
     from .images import open_picture
     from .metadata import Embedded, read_embedded
-    from .palette import palette
     from .tagger import Tagger, load_tagger
 
 __version__ = "0.1.0"
@@ -41,7 +41,7 @@ _HOME = {
     "load_encoder": "clip.loading",
     "load_tagger": "tagger",
     "open_picture": "images",
-    "palette": "palette",
+    "palette": "colours",
     "read_embedded": "metadata",
     "without_artists": "clip.tables",
 }

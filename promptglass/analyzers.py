@@ -76,7 +76,7 @@ class PaletteAnalyzer:
         return []
 
     def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
-        from .palette import palette
+        from .colours import palette
 
         started = time.perf_counter()
         colours = palette(picture.image)

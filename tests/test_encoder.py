@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from promptglass import OpenClipEncoder
 from promptglass.clip import text_tower
+from promptglass.clip.memory import is_out_of_memory
 from promptglass.clip.text_tower import TokenTree
 from promptglass.clip.tokens import Tokens
 from promptglass.errors import ModelError
@@ -77,7 +78,8 @@ def test_continuations_equal_the_plain_path(prefix: str, suffixes: list[str]) ->
     import open_clip
 
     model, tokenizer = MODEL, open_clip.get_tokenizer("ViT-L-14")
-    found = ENCODER.encode_continuations(prefix, suffixes)
+    with mock.patch.object(text_tower, "_BLOCK", 8):  # several blocks
+        found = ENCODER.encode_continuations(prefix, suffixes)
     assert (found - plain(model, tokenizer, [prefix + s for s in suffixes])).abs().max() < 1e-5
 
 
@@ -132,6 +134,77 @@ def test_no_texts_and_no_images_are_no_features(encoder) -> None:
     assert len(encoder.encode_texts([])) == 0
     assert len(encoder.encode_continuations("a ", [])) == 0
     assert len(encoder.encode_images([])) == 0
+
+
+def test_a_model_that_a_host_casts_later_keeps_working() -> None:
+    import open_clip
+
+    model, tokenizer = tiny_open_clip(8), open_clip.get_tokenizer("ViT-L-14")
+    encoder = OpenClipEncoder(model, tiny_preprocess, tokenizer, "tiny")
+    before = encoder.encode_texts(["a cat"]), encoder.encode_images([noise(1)])
+    model.bfloat16()
+    after = encoder.encode_texts(["a cat"]), encoder.encode_images([noise(1)])
+    for one, other in zip(before, after, strict=True):
+        assert (one * other).sum() > 0.99
+
+
+def test_numbers_that_are_none_are_an_error() -> None:
+    import open_clip
+
+    model, tokenizer = tiny_open_clip(8), open_clip.get_tokenizer("ViT-L-14")
+    encoder = OpenClipEncoder(model, tiny_preprocess, tokenizer, "tiny")
+    model.visual.proj.data.fill_(float("nan"))
+    with pytest.raises(ModelError, match="fp32"):
+        encoder.encode_images([noise(1)])
+    model.text_projection.data.fill_(float("inf"))
+    with pytest.raises(ModelError, match="fp32"):
+        encoder.encode_texts(["a cat"])
+
+
+def test_a_tower_built_otherwise_takes_the_plain_path() -> None:
+    import open_clip
+
+    model, tokenizer = tiny_open_clip(8), open_clip.get_tokenizer("ViT-L-14")
+    for block in model.transformer.resblocks:
+        block.attn = torch.nn.MultiheadAttention(64, 4, bias=False, batch_first=block.attn.batch_first)
+    encoder = OpenClipEncoder(model, tiny_preprocess, tokenizer, "tiny")
+    assert encoder._texts._tower is None
+    assert torch.allclose(encoder.encode_texts(["a cat"]), plain(model, tokenizer, ["a cat"]), atol=1e-5)
+
+
+def test_a_transformers_tokenizer_inside_open_clip_knows_its_end(tmp_path) -> None:
+    """As SigLIP's and XLM-R's: the end token is not the highest id, and says how long a text is."""
+    import open_clip
+
+    from .families import write_clip_tokenizer
+
+    write_clip_tokenizer(tmp_path)
+    tokenizer = open_clip.tokenizer.HFTokenizer(str(tmp_path))
+    encoder = OpenClipEncoder(tiny_open_clip(8), tiny_preprocess, tokenizer, "tiny")
+    assert not encoder.fills_context("red cat") and not encoder.fills_context("a red cat")
+    assert encoder.fills_context("red cat " * 60)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling",
+        "HIP out of memory. Tried",
+        "MPS backend out of memory",
+    ],
+)
+def test_every_way_to_say_that_memory_ran_out(text: str) -> None:
+    assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError("shape mismatch")) and not is_out_of_memory(ValueError(text))
+
+
+def test_fingerprint_tells_activations_apart() -> None:
+    import open_clip
+
+    tokenizer = open_clip.get_tokenizer("ViT-L-14")
+    models = [tiny_open_clip(3, quick_gelu=quick) for quick in (False, True)]
+    assert len({OpenClipEncoder(m, tiny_preprocess, tokenizer, "x").fingerprint() for m in models}) == 2
 
 
 def test_text_hooks_of_a_host_still_fire() -> None:

@@ -7,12 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import torch
 
 from promptglass import Interrogator, Vocabulary
-from promptglass.errors import CaptionerMissing, InputError
+from promptglass.errors import CaptionerMissing, InputError, ModelError
 
 from .conftest import noise, tiny_encoder
 
@@ -21,6 +22,7 @@ FLAVORS = [
     for a in ("red", "blue", "soft", "epic", "tiny", "vast", "old")
     for b in ("sky", "cat", "sea", "art")
 ]
+ALIKE = [word for label in FLAVORS for word in (label, label.upper())]
 TABLES = {
     "artists": ["by Ann Onym", "by Joe Bloggs"],
     "flavors": FLAVORS,
@@ -76,9 +78,11 @@ def test_best_is_at_least_as_close_as_what_it_chose_from(interrogator: Interroga
     for i in range(3):
         subjects = interrogator.look([noise(i)], ["a cat on a mat"])
         (best,) = interrogator.best(subjects)
+        compared = set(subjects[0].scores)
         others = [interrogator.caption(subjects)[0], interrogator.fast(subjects)[0]]
         others += interrogator.classic(subjects, max_flavors=32)
         assert best.score >= max(other.score for other in others) - 1e-6
+        assert others[-1].prompt in compared  # classic with as many flavors as the chain may have
 
 
 def test_the_chain_is_greedy(interrogator: Interrogator) -> None:
@@ -206,6 +210,70 @@ def test_the_chain_stops_where_the_model_reads_no_more(interrogator: Interrogato
     caption = "word " * 75 + "end"
     (found,) = interrogator.best([noise(1)], [caption])
     assert found.prompt == caption
+    with mock.patch.object(interrogator.encoder, "encode_continuations", side_effect=AssertionError):
+        interrogator.best([noise(1)], [caption])  # not a single step is tried
+
+
+class Flat:
+    """An encoder to which all pictures and texts are alike, but for `worse` with every comma."""
+
+    name = "flat"
+
+    def __init__(self, worse: float = 0.0) -> None:
+        self.worse = worse
+        self.steps = 0
+
+    def encode_texts(self, texts):
+        angle = torch.tensor([0.1 + self.worse * text.count(",") for text in texts])
+        return torch.stack([angle.cos(), angle.sin()], 1)
+
+    def encode_continuations(self, prefix, suffixes):
+        self.steps += 1
+        return self.encode_texts([prefix + suffix for suffix in suffixes])
+
+    def encode_images(self, images):
+        return torch.tensor([[1.0, 0.0]] * len(images))
+
+    def fills_context(self, text):
+        return False
+
+
+@pytest.mark.parametrize("min_flavors", [0, 1, 4])
+def test_the_first_labels_are_taken_even_where_they_do_not_help(min_flavors: int) -> None:
+    encoder = Flat(worse=0.01)
+    interrogator = Interrogator(encoder, Vocabulary({"flavors": FLAVORS}, encoder))
+    (found,) = interrogator.best([noise(1)], ["a cat"], min_flavors=min_flavors)
+    assert found.prompt == "a cat"  # nothing was better
+    assert encoder.steps == min_flavors + 1
+
+
+def test_negative_says_nothing_twice() -> None:
+    encoder = tiny_encoder(1)
+    tables = {"flavors": ["sky", "blurry", "ugly", "sea", ""], "negative": ["blurry", "ugly", "sky", ""]}
+    for pool in ("exact", "reference"):
+        interrogator = Interrogator(encoder, Vocabulary(tables, encoder), pool=pool)
+        for i in range(4):
+            parts = interrogator.negative([noise(i)])[0].prompt.split(", ")
+            assert len(parts) == len(set(parts)) and "" not in parts
+
+
+def test_a_subject_belongs_to_who_looked_at_it(interrogator: Interrogator) -> None:
+    other = Interrogator(interrogator.encoder, Vocabulary({"flavors": ["x"]}, interrogator.encoder))
+    with pytest.raises(InputError, match="belongs to"):
+        other.fast(interrogator.look([noise(1)], ["a cat"]))
+
+
+def test_a_captioner_without_words_is_an_error() -> None:
+    encoder, mute = tiny_encoder(1), Parrot()
+    mute.caption = lambda images: [""] * len(images)
+    with pytest.raises(ModelError, match="no words"):
+        Interrogator(encoder, Vocabulary(TABLES, encoder), mute).fast([noise(1)])
+
+
+def test_more_pictures_than_go_together(interrogator: Interrogator) -> None:
+    images, captions = [noise(i) for i in range(70)], [f"picture {i}" for i in range(70)]
+    found = interrogator.fast(images, captions, max_flavors=2)
+    assert [answer.prompt.split(", ")[0] for answer in found] == captions
 
 
 def test_progress_may_interrupt() -> None:
@@ -227,7 +295,8 @@ def test_unknown_pool(interrogator: Interrogator) -> None:
 HASHED = """
 from tests.test_interrogator import *
 encoder = tiny_encoder(1)
-interrogator = Interrogator(encoder, Vocabulary(TABLES, encoder))
+tables = {**TABLES, "flavors": ALIKE}
+interrogator = Interrogator(encoder, Vocabulary(tables, encoder), pool="reference")
 subjects = interrogator.look([noise(1)], ["a cat"])
 for mode in ("best", "fast", "classic", "negative"):
     print(getattr(interrogator, mode)(subjects)[0].prompt)
@@ -246,23 +315,23 @@ def test_the_hash_seed_changes_nothing() -> None:
 
 
 def test_identical_scores_go_to_the_first_label() -> None:
-    class Flat:
-        name = "flat"
-
-        def encode_texts(self, texts):
-            return torch.ones(len(texts), 4) / 2
-
-        def encode_continuations(self, prefix, suffixes):
-            return self.encode_texts(suffixes)
-
-        def encode_images(self, images):
-            return torch.ones(len(images), 4) / 2
-
-        def fills_context(self, text):
-            return False
-
     flat = Flat()
     (found,) = Interrogator(flat, Vocabulary({"flavors": FLAVORS}, flat)).fast(
         [noise(1)], ["a"], max_flavors=4
     )
     assert found.prompt.split(", ")[1:] == FLAVORS[:4]
+
+
+def test_labels_that_read_alike_go_to_the_first_in_a_chain() -> None:
+    """Wherever they stand: a matrix product rounds equal rows differently."""
+    encoder = tiny_encoder(1)
+    labels = [word for label in FLAVORS for word in (label, label.upper(), label.title())]
+    interrogator = Interrogator(encoder, Vocabulary({"flavors": labels}, encoder), pool="reference")
+    for i in range(4):
+        (subject,) = interrogator.look([noise(i)])
+        chained = interrogator._chain(subject, labels, "a cat", -1.0, 12, 12)
+        taken = chained.split(", ")[1:]
+        assert len(taken) > 3
+        for label in FLAVORS:
+            spellings = [part for part in taken if part.lower() == label]
+            assert spellings == [label, label.upper(), label.title()][: len(spellings)]

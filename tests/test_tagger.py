@@ -354,6 +354,6 @@ def test_class_names_are_a_thousand_and_kinds_hold_their_members() -> None:
 
 def test_import_is_cheap() -> None:
     heavy = "{'PIL', 'numpy', 'torch', 'onnxruntime', 'requests', 'transformers'}"
-    code = f"import sys, promptglass.tagger, promptglass.palette; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, promptglass.tagger, promptglass.colours; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .memory import BatchLimit
+from .memory import BatchLimit, is_out_of_memory
 from .text_tower import NODES_PER_PASS, Layer, TextTower
 from .tokens import Tokens
 
@@ -28,12 +28,13 @@ def tower_of(model: nn.Module, plain: Plain, tokens: Tokens, device: torch.devic
     """The model's causal text tower, checked against `plain` (padded ids [n, context] to features [n, d])."""
     try:
         tower = _open_clip_tower(model) or _transformers_tower(model)
-    except AttributeError:  # modules we do not know: the plain path is right, only slower
-        tower = None
-    if tower is None or not _agrees(tower, plain, tokens, device):
-        log.debug("%s: texts take the plain path", type(model).__name__)
-        return None
-    return tower
+        if tower is not None and _agrees(tower, plain, tokens, device):
+            return tower
+    except (AttributeError, TypeError, RuntimeError) as error:  # modules built in a way that we do not know
+        if is_out_of_memory(error):
+            raise
+    log.debug("%s: texts take the plain path, which is right, only slower", type(model).__name__)
+    return None
 
 
 def _open_clip_tower(model: Any) -> TextTower | None:
@@ -53,9 +54,9 @@ def _open_clip_tower(model: Any) -> TextTower | None:
     pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", "argmax")
     if pool not in ("argmax", "eos"):
         return None
-    dtype = blocks[0].mlp.c_fc.weight.dtype
 
     def embed(ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        dtype = blocks[0].mlp.c_fc.weight.dtype
         return text.token_embedding(ids).to(dtype) + text.positional_embedding.to(dtype)[positions]
 
     def project(x: torch.Tensor) -> torch.Tensor:
@@ -106,12 +107,12 @@ def _transformers_tower(model: Any) -> TextTower | None:
     if blocks is None or getattr(model.config, "model_type", "") != "clip":
         return None
     projection = model.text_projection
-    dtype = blocks[0].mlp.fc1.weight.dtype
 
     def embed(ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         # Not the embeddings module itself, which refuses more tokens than one text may have.
         tables = text.embeddings
-        return (tables.token_embedding(ids) + tables.position_embedding(positions)).to(dtype)
+        embedded = tables.token_embedding(ids) + tables.position_embedding(positions)
+        return embedded.to(blocks[0].mlp.fc1.weight.dtype)
 
     return TextTower(
         embed=embed,

@@ -46,16 +46,16 @@ def embeddings(
     folder = Path(cache_dir)
     weights = encoder.fingerprint()[:16]
     path = folder / f"{weights}-{labels_hash(labels)[:16]}-v{_VERSION}.safetensors"
-    found = _open(path, len(labels))
+    found = _open(path, labels)
     if found is not None:
         return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with waiting_lock(path.with_suffix(".lock"), "embeds these labels"):
-            found = _open(path, len(labels))  # it may have been faster
+            found = _open(path, labels)  # it may have been faster
             if found is None:
                 _build(path, labels, spans, encoder, progress)
-                found = _open(path, len(labels))
+                found = _open(path, labels)
     except InterruptedError:  # an OSError, too, and the natural one for a Progress to raise
         raise
     except OSError as error:
@@ -66,7 +66,7 @@ def embeddings(
 
 
 def labels_hash(labels: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(list(labels)).encode()).hexdigest()
+    return hashlib.sha256(_as_bytes(labels)).hexdigest()
 
 
 def _build(
@@ -75,7 +75,7 @@ def _build(
     width = encoder.encode_texts(["a"]).shape[1]
     rows: dict[str, np.ndarray] = {}
     wanted = set(labels)
-    for known, known_rows in (*_reference_files(path.parent, labels, spans, encoder.name), *_own_files(path)):
+    for known, known_rows in (*_reference_files(path.parent, labels, spans, encoder), *_own_files(path)):
         if known_rows.shape == (len(known), width):
             rows.update((label, row) for label, row in zip(known, known_rows, strict=True) if label in wanted)
     # Neighbours in the alphabet begin alike, and the text tower computes a shared beginning once.
@@ -83,7 +83,8 @@ def _build(
     part = path.with_suffix(f".{labels_hash(missing)[:8]}.part")
     rows.update(zip(missing, _embed_resumably(missing, width, encoder, part, progress), strict=True))
     _write(path, labels, np.stack([rows[label] for label in labels]), encoder.name)
-    part.unlink(missing_ok=True)
+    for left_over in path.parent.glob(f"{path.stem}.*.part"):
+        left_over.unlink()
 
 
 def _embed_all(labels: Sequence[str], encoder: JointEncoder, progress: Progress) -> np.ndarray:
@@ -122,7 +123,7 @@ def _embed(
 def _write(path: Path, labels: Sequence[str], rows: np.ndarray, model: str) -> None:
     from safetensors.numpy import save
 
-    text = np.frombuffer(json.dumps(list(labels)).encode(), np.uint8)
+    text = np.frombuffer(_as_bytes(labels), np.uint8)
     content = save({"embeddings": rows, "labels": text}, {"model": model})
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
@@ -136,12 +137,17 @@ def _write(path: Path, labels: Sequence[str], rows: np.ndarray, model: str) -> N
         raise
 
 
-def _open(path: Path, count: int) -> np.ndarray | None:
+def _open(path: Path, labels: Sequence[str]) -> np.ndarray | None:
     """The rows of a finished file, mapped; None where there is none (or a damaged one: it is made anew)."""
     tensors = _map(path)
-    if tensors is None or tensors.get("embeddings", np.empty(0)).shape[:1] != (count,):
+    if tensors is None or tensors.get("labels", np.empty(0)).tobytes() != _as_bytes(labels):
         return None
-    return tensors["embeddings"]
+    rows = tensors.get("embeddings")
+    return rows if rows is not None and len(rows) == len(labels) else None
+
+
+def _as_bytes(labels: Sequence[str]) -> bytes:
+    return json.dumps(list(labels)).encode()
 
 
 def _map(path: Path) -> dict[str, np.ndarray] | None:
@@ -173,18 +179,23 @@ def _own_files(path: Path) -> Iterator[tuple[list[str], np.ndarray]]:
     weights = path.name.split("-")[0]
     for other in sorted(path.parent.glob(f"{weights}-*-v{_VERSION}.safetensors")):
         tensors = _map(other)
-        if tensors is not None and "labels" in tensors:
+        if tensors is None or not {"labels", "embeddings"} <= tensors.keys():
+            continue
+        try:
             yield json.loads(tensors["labels"].tobytes()), tensors["embeddings"]
+        except ValueError as error:
+            log.warning("ignoring the damaged embeddings %s: %s", other, error)
 
 
 def _reference_files(
-    folder: Path, labels: Sequence[str], spans: Mapping[str, slice], model: str
+    folder: Path, labels: Sequence[str], spans: Mapping[str, slice], encoder: JointEncoder
 ) -> Iterator[tuple[Sequence[str], np.ndarray]]:
     """Tables that clip-interrogator embedded with a model of this name, here or in its own ./cache.
 
-    Its files say which labels they hold (LabelTable._load_cached, 0.6.0) but know the model by name only.
+    Its files say which labels they hold (LabelTable._load_cached, 0.6.0) but know the model by name only, so
+    a few labels are embedded to see whether it is this one.
     """
-    name = model.replace("/", "_").replace("@", "_")
+    name = encoder.name.replace("/", "_").replace("@", "_")
     for table, span in spans.items():
         for place in (folder, Path("cache")):
             tensors = _map(place / f"{name}_{table}.safetensors")
@@ -194,6 +205,18 @@ def _reference_files(
             digest = hashlib.sha256(",".join(of_table).encode("utf-8", "replace")).hexdigest()
             if tensors["hash"].tobytes() != digest.encode():
                 continue
+            if not _are_of(encoder, of_table, tensors["embeds"]):
+                log.warning("not taking %s: another model made it", place / f"{name}_{table}.safetensors")
+                continue
             log.info("taking clip-interrogator's embeddings of %s from %s", table, place)
             yield of_table, tensors["embeds"]
             break
+
+
+def _are_of(encoder: JointEncoder, labels: Sequence[str], rows: np.ndarray) -> bool:
+    """Whether rows are what the encoder makes of the labels, by a few of them."""
+    some = [*range(0, len(labels), max(1, len(labels) // 4))]
+    expected = encoder.encode_texts([labels[i] for i in some]).cpu().numpy()
+    if rows.shape != (len(labels), expected.shape[1]):
+        return False
+    return bool((rows[some].astype(np.float32) * expected).sum(1).min() > 0.999)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..errors import ModelError
 from .adapters import Plain, tower_of
 from .memory import BatchLimit, in_batches
 from .tokens import Tokens
@@ -76,7 +77,8 @@ class TorchEncoder:
 class OpenClipEncoder(TorchEncoder):
     """Over an open_clip model (or OpenAI's clip) with its image transform and tokenizer.
 
-    preprocess: PIL image to pixels [3, h, w]. tokenizer: texts to ids [n, context_length], padded.
+    preprocess: PIL image to pixels [3, h, w]. tokenizer: texts to ids [n, context_length], padded, and cut
+    where a text is longer (OpenAI's own: `lambda texts: clip.tokenize(texts, truncate=True)`).
     """
 
     def __init__(
@@ -88,9 +90,7 @@ class OpenClipEncoder(TorchEncoder):
     ) -> None:
         clip: Any = model.eval()
         probe = tokenizer(["a"])
-        # In every CLIP vocabulary the end token has the highest id: CLIP itself finds it by argmax.
-        end = getattr(tokenizer, "eot_token_id", None) or int(probe.max())
-        tokens = Tokens(tokenizer, end, probe.shape[1], _splits_at_spaces(tokenizer))
+        tokens = Tokens(tokenizer, _end_token(tokenizer, probe), probe.shape[1], _splits_at_spaces(tokenizer))
         super().__init__(
             name,
             _Texts(clip, clip.encode_text, tokens, image_side=("visual.",)),
@@ -134,17 +134,20 @@ class _Texts:
         self._model = model
         self._plain = plain
         self._tokens = tokens
-        self._device = next(model.parameters()).device
         self._image_side = image_side
         self._tower = tower_of(model, plain, tokens, self._device)
         self._limit = BatchLimit(_PADDED_TEXTS_PER_PASS, "texts")
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._model.parameters()).device  # a host may have moved it since
 
     def encode(self, prefix: str, suffixes: Sequence[str]) -> torch.Tensor:
         if self._tower is not None and suffixes:
             features = self._tower.features(self._tokens.continuations(prefix, suffixes), self._device)
         else:
             features = _features([prefix + suffix for suffix in suffixes], self._limit, self._encode_padded)
-        return F.normalize(features.float(), dim=-1)
+        return _normalised(features)
 
     def _encode_padded(self, texts: Sequence[str]) -> torch.Tensor:
         return self._plain(self._tokens.padded(list(texts)).to(self._device))
@@ -155,18 +158,23 @@ class _Texts:
     def fingerprint(self) -> str:
         """Hash of a sample of every text-side weight; fp16 and fp32 copies of one model agree.
 
-        Hashing all of ViT-L's text side takes a second; 1,024 evenly spread values of each tensor take
-        milliseconds, and no fine-tune leaves all of those alone.
+        Hashing all of ViT-L's text side takes a second; about 1,024 values spread over each tensor take
+        milliseconds, and a fine-tune of the tower changes some of them. Activations and heads leave no trace
+        in weights, so they are named, too.
         """
         digest = hashlib.sha256()
         for name, weight in sorted(self._model.named_parameters()):
             if name.startswith(self._image_side) or "logit_" in name:
                 continue
             flat = weight.detach().flatten()
-            sample = flat[:: max(1, flat.numel() // 1024)].to("cpu", torch.float16)
+            # An odd step does not fall into the same few columns of a matrix.
+            sample = flat[:: flat.numel() // 1024 | 1].to("cpu", torch.float16)
             digest.update(f"{name}{tuple(weight.shape)}".encode())
             digest.update(sample.numpy().tobytes())
-        digest.update(repr(self._tokens.rows(["a photo of 2 cats, it's art."])).encode())
+        for name, module in self._model.named_modules():
+            if not name.startswith(self._image_side):
+                digest.update(f"{type(module).__name__} {getattr(module, 'num_heads', '')}".encode())
+        digest.update(repr(self._tokens.rows(["a photo of 2 cats, it's ART; café &amp; ☕"])).encode())
         return digest.hexdigest()
 
 
@@ -179,15 +187,22 @@ class _Pictures:
         self._encode = encode
         self._preprocess = preprocess
         # Norms and embeddings may be kept in float32; the first product says what the tower computes in.
-        first = next(m for m in tower.modules() if isinstance(m, nn.Conv2d | nn.Linear)).weight
-        self._device, self._dtype = first.device, first.dtype
+        self._first = next(m for m in tower.modules() if isinstance(m, nn.Conv2d | nn.Linear))
         self._limit = BatchLimit(_PICTURES_PER_PASS, "pictures")
 
     def encode(self, images: Sequence[Image.Image]) -> torch.Tensor:
         def encode(batch: Sequence[Image.Image]) -> torch.Tensor:
-            return self._encode(self._preprocess(batch).to(self._device, self._dtype))
+            weight = self._first.weight
+            return self._encode(self._preprocess(batch).to(weight.device, weight.dtype))
 
-        return F.normalize(_features(images, self._limit, encode).float(), dim=-1)
+        return _normalised(_features(images, self._limit, encode))
+
+
+def _normalised(features: torch.Tensor) -> torch.Tensor:
+    features = F.normalize(features.float(), dim=-1)
+    if not features.isfinite().all():
+        raise ModelError("the model gave no numbers (half precision that overflowed?): use --dtype fp32")
+    return features
 
 
 def _features(
@@ -197,6 +212,14 @@ def _features(
     with torch.no_grad():
         batches = in_batches(items, limit, encode)
     return torch.cat(batches) if batches else torch.empty(0, 0)
+
+
+def _end_token(tokenizer: Any, probe: torch.Tensor) -> int:
+    of_transformers = getattr(getattr(tokenizer, "tokenizer", None), "eos_token_id", None)
+    if of_transformers is not None:  # open_clip's HFTokenizer
+        return of_transformers
+    # In every CLIP vocabulary the end token has the highest id: CLIP itself finds it by argmax.
+    return getattr(tokenizer, "eot_token_id", None) or int(probe.max())
 
 
 def _splits_at_spaces(tokenizer: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import CaptionerMissing, InputError
+from ..errors import CaptionerMissing, InputError, ModelError
 from ..progress import Progress, silent
 from .ranking import top, top_of_chunks
 from .tables import NEGATIVE_TABLE
@@ -47,10 +47,11 @@ class Interrogation:
 
 @dataclass
 class Subject:
-    """A picture that has been looked at. Hand it to several modes, and they share the work."""
+    """A picture that an Interrogator has looked at. Handed to several of its modes, they share the work."""
 
     image: Image.Image
     features: torch.Tensor  # [d]
+    interrogator: Interrogator
     caption: str | None = None
     captioner: str | None = None  # who wrote the caption; None: it was given
     label_scores: torch.Tensor | None = None  # [N], filled by the first mode that ranks
@@ -58,6 +59,9 @@ class Subject:
 
 
 Pictures = Sequence["Image.Image | Subject"]
+
+# Pictures whose features, captions and label scores (half a megabyte each) are worked out at a time.
+_TOGETHER = 32
 
 
 class Interrogator:
@@ -92,10 +96,12 @@ class Interrogator:
         """Encode pictures once, for several modes."""
         if captions is not None and len(captions) != len(images):
             raise InputError(f"{len(images)} pictures but {len(captions)} captions: give one for each")
+        if any(isinstance(image, Subject) and image.interrogator is not self for image in images):
+            raise InputError("a Subject belongs to the Interrogator that looked at it: hand over the picture")
         new = [image for image in images if not isinstance(image, Subject)]
         features = iter(self.encoder.encode_images(new))
         subjects = [
-            image if isinstance(image, Subject) else Subject(image, next(features)) for image in images
+            image if isinstance(image, Subject) else Subject(image, next(features), self) for image in images
         ]
         for subject, caption in zip(subjects, captions or (), strict=captions is not None):
             subject.caption, subject.captioner = caption or None, None
@@ -148,6 +154,23 @@ class Interrogator:
         settings: Mapping[str, object],
         prompt_of: Callable[[Subject], str],
     ) -> list[Interrogation]:
+        if captions is not None and len(captions) != len(images):
+            raise InputError(f"{len(images)} pictures but {len(captions)} captions: give one for each")
+        found: list[Interrogation] = []
+        for start in range(0, len(images), _TOGETHER):
+            these = slice(start, start + _TOGETHER)
+            their_captions = None if captions is None else captions[these]
+            found += self._answers_together(mode, images[these], their_captions, settings, prompt_of)
+        return found
+
+    def _answers_together(
+        self,
+        mode: str,
+        images: Pictures,
+        captions: Sequence[str] | None,
+        settings: Mapping[str, object],
+        prompt_of: Callable[[Subject], str],
+    ) -> list[Interrogation]:
         started = time.perf_counter()
         subjects = self.look(images, captions)
         if mode != "negative":
@@ -180,13 +203,16 @@ class Interrogator:
             )
         written = self.captioner.caption([subject.image for subject in missing])
         for subject, caption in zip(missing, written, strict=True):
+            if not caption:
+                raise ModelError(f"{self.captioner.name} has no words for a picture: give it a caption")
             subject.caption, subject.captioner = caption, self.captioner.name
 
     def _score_labels(self, subjects: list[Subject]) -> None:
         missing = [subject for subject in subjects if subject.label_scores is None]
         if missing:
             scores = self.vocabulary.scores(torch.stack([subject.features for subject in missing]))
-            for subject, label_scores in zip(missing, scores, strict=True):
+            # On the CPU, where picking the best takes a fraction of a millisecond without waiting for a GPU.
+            for subject, label_scores in zip(missing, scores.cpu(), strict=True):
                 subject.label_scores = label_scores
 
     # -- one picture -----------------------------------------------------------------------------------
@@ -224,6 +250,7 @@ class Interrogator:
         spans = self.vocabulary.spans
         pool = self._ranked_table(subject, "flavors", self.pool_size, least=True)
         pool += self.vocabulary.labels[spans[NEGATIVE_TABLE]] if NEGATIVE_TABLE in spans else []
+        pool = list(dict.fromkeys(label for label in pool if label))
         if not pool:
             raise InputError("the negative mode needs the table flavors or negative: both are off")
         scores = self._scores(subject, pool)
@@ -255,7 +282,7 @@ class Interrogator:
                 break
             self.progress("growing the prompt", step, max_count)
             features = self.encoder.encode_continuations(f"{prompt}, ", left)
-            scores = sign * (features @ subject.features)  # [labels]
+            scores = sign * _cosines(features, subject)  # [labels]
             winner = int(scores.argmax())  # of equal scores the first
             score = scores[winner].item()
             extended = f"{prompt}, {left.pop(winner)}"
@@ -281,7 +308,7 @@ class Interrogator:
         if self.pool == "reference":
             indices = top_of_chunks(scores, count)
         else:
-            places = self._distinct_labels(span).to(scores.device)
+            places = self._distinct_labels(span)
             indices = places[top(scores.index_select(0, places), count)]
         labels = self.vocabulary.labels
         return [labels[i] for i in (span.start + indices).tolist()]
@@ -313,9 +340,15 @@ class Interrogator:
     def _scores(self, subject: Subject, texts: list[str]) -> list[float]:
         new = [text for text in texts if text not in subject.scores]
         if new:
-            scores = self.encoder.encode_texts(new) @ subject.features
+            scores = _cosines(self.encoder.encode_texts(new), subject)
             subject.scores.update(zip(new, scores.tolist(), strict=True))
         return [subject.scores[text] for text in texts]
+
+
+def _cosines(features: torch.Tensor, subject: Subject) -> torch.Tensor:
+    """Cosines [n] of text features [n, d]. Row by row, so that equal rows get equal scores: a matrix product
+    rounds by where a row stands."""
+    return (features * subject.features).sum(-1)
 
 
 def _caption(subject: Subject) -> str:

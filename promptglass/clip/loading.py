@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ModelError, PromptglassError, one_line
-from ..weights import files_in, ready, resolve
+from ..hub import snapshots
+from ..weights import files_in, find, ready, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,8 @@ def load_encoder(name: str, device: str = "auto", dtype: str = "auto") -> TorchE
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
     path = ready(name, "clip")
+    known = find(name)
+    name = known.name if known else name  # "ViT-L-14" is short for the weights that it finds
     try:
         return _loader(name, path)(target, precision)
     except PromptglassError:
@@ -86,7 +89,7 @@ def _loader(name: str, path: Path) -> Loader:
     if arch:  # before the folder's own files: a hub repository may hold the same model for transformers, too
         weights = files_in(folder, resolve(name))[0]
         return lambda device, dtype: _open_clip(arch, _pretrained(name), weights, name, device, dtype)
-    if _json(folder / "config.json").get("model_type") in ("clip", "siglip", "siglip2"):
+    if _json(folder / "config.json").get("model_type") in ("clip", "siglip"):
         return lambda device, dtype: _transformers(folder, name, device, dtype)
     if (folder / "open_clip_config.json").is_file():
         return lambda device, dtype: _open_clip_folder(folder, name, device, dtype)
@@ -132,8 +135,8 @@ def _open_clip(
         "image_resize_mode": known.get("resize_mode"),
         "weights_only": True,
     }
-    # open_clip before 2.24 cannot read safetensors; its strict load_state_dict can.
-    load_here = weights.suffix == ".safetensors" and not hasattr(open_clip.factory, "convert_state_dict")
+    # open_clip before 2.24 reads no safetensors, and unpickles whatever a checkpoint holds.
+    load_here = not hasattr(open_clip.factory, "convert_state_dict")
     if load_here:
         del options["pretrained"]
     create = open_clip.create_model_and_transforms
@@ -146,10 +149,41 @@ def _open_clip(
         **{key: value for key, value in options.items() if key in accepted and value is not None},
     )
     if load_here:
+        model.load_state_dict(_state_dict(weights))
+    return OpenClipEncoder(model, preprocess, _tokenizer(arch, weights.parent), name)
+
+
+def _state_dict(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        model.load_state_dict(load_file(weights))
-    return OpenClipEncoder(model, preprocess, open_clip.get_tokenizer(arch), name)
+        return load_file(path)
+    import torch
+
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    state = content.get("state_dict", content)
+    return {key.removeprefix("module."): weight for key, weight in state.items()}
+
+
+def _tokenizer(arch: str, folder: Path) -> Any:
+    """The architecture's tokenizer; one that open_clip would fetch must lie here."""
+    import open_clip
+
+    text = open_clip.get_model_config(arch)["text_cfg"]
+    repo = text.get("hf_tokenizer_name")
+    if not repo:
+        return open_clip.get_tokenizer(arch)
+    here = [place for place in (folder, *snapshots(repo)) if (place / "tokenizer_config.json").is_file()]
+    if not here:
+        raise ModelError(f"{arch} reads texts with the tokenizer {repo}: put its files into {folder}")
+    accepted = inspect.signature(open_clip.tokenizer.HFTokenizer).parameters
+    options = {
+        "context_length": text.get("context_length", 77),
+        "tokenizer_mode": text.get("tokenizer_mode"),
+        **text.get("tokenizer_kwargs", {}),
+    }
+    options = {key: value for key, value in options.items() if key in accepted}
+    return open_clip.tokenizer.HFTokenizer(str(here[0]), **options)
 
 
 def _openai_archive(path: Path, name: str, device: torch.device, dtype: torch.dtype) -> TorchEncoder:

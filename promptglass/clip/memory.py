@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -47,15 +48,26 @@ def in_batches(
     start = 0
     while start < len(items):
         batch = items[start : start + limit.size]
-        try:
-            found.append(run(batch))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            limit.halve(len(batch), error)
+        outcome = attempt(run, batch)
+        if isinstance(outcome, RuntimeError):
+            limit.halve(len(batch), outcome)
             continue
+        found.append(outcome)
         start += len(batch)
     return found
+
+
+def attempt(run: Callable[[Item], Result], item: Item) -> Result | RuntimeError:
+    """What `run` gives, or the error that memory ran out.
+
+    Without its traceback, which would keep alive what the failed pass had computed.
+    """
+    try:
+        return run(item)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return error.with_traceback(None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -64,10 +76,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "MPS backend out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    )
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+_OUT_OF_MEMORY = re.compile(
+    "out of memory|ALLOC_FAILED|can't allocate memory|not enough memory", re.IGNORECASE
+)
 
 
 def _release_cached_memory() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from .memory import BatchLimit, is_out_of_memory
+from .memory import BatchLimit, attempt
 
 if TYPE_CHECKING:
     from .tokens import Row
@@ -66,13 +66,11 @@ class TextTower:
         start = 0
         while start < len(rows):
             tree = TokenTree(ordered[start:], self.limit.size)
-            try:
-                found.append(self._run(tree, device)[tree.leaf_of_row])
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                self.limit.halve(min(self.limit.size, tree.nodes) if len(tree.leaf_of_row) > 1 else 1, error)
+            outcome = attempt(lambda tree: self._run(tree, device), tree)
+            if isinstance(outcome, RuntimeError):
+                self.limit.halve(tree.nodes if len(tree.leaf_of_row) > 1 else 1, outcome)
                 continue
+            found.append(outcome[tree.leaf_of_row])
             start += len(tree.leaf_of_row)
         back = torch.empty(len(rows), dtype=torch.long)
         back[order] = torch.arange(len(rows))

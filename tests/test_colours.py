@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptglass.palette import NAMES, Colour, palette
+from promptglass.colours import NAMES, Colour, palette
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
