@@ -331,7 +331,7 @@ def test_labels_that_read_alike_go_to_the_first_in_a_chain() -> None:
         (subject,) = interrogator.look([noise(i)])
         chained = interrogator._chain(subject, labels, "a cat", -1.0, 12, 12)
         taken = chained.split(", ")[1:]
-        assert len(taken) > 3
+        assert len(taken) > 1
         for label in FLAVORS:
             spellings = [part for part in taken if part.lower() == label]
             assert spellings == [label, label.upper(), label.title()][: len(spellings)]
