@@ -131,7 +131,6 @@ class ClipAnalyzer:
         tables: Mapping[str, Sequence[str]] | None = None,
         device: str = "auto",
         dtype: str = "auto",
-        pool: str = "exact",
         progress: Progress = silent,
     ) -> None:
         self._model = model
@@ -140,15 +139,12 @@ class ClipAnalyzer:
         self._tables = tables
         self._device = device
         self._dtype = dtype
-        self._pool = pool
         self._progress = progress
 
     def obstacles(self, mode: str) -> list[str]:
         found = [*_not_installed("CLIP", "torch", "open-clip", "transformers"), *_not_here(self._model)]
         if mode != "negative" and not self._caption:
-            found += [
-                f"{obstacle[:-1]}, or give --caption TEXT)" for obstacle in _not_here(self._captioner_name)
-            ]
+            found += [f"{obstacle}, or give --caption TEXT" for obstacle in _not_here(self._captioner_name)]
         return found
 
     def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
@@ -177,7 +173,7 @@ class ClipAnalyzer:
         self._progress(f"loading {self._model}", 1, 1)
         tables = default_tables() if self._tables is None else self._tables
         vocabulary = Vocabulary(tables, encoder, cache_folder("embeddings"), self._progress)
-        return Interrogator(encoder, vocabulary, pool=self._pool, progress=self._progress)
+        return Interrogator(encoder, vocabulary, progress=self._progress)
 
     @cached_property
     def _captioner(self) -> Captioner:

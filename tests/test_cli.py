@@ -64,7 +64,7 @@ def test_with_no_models_the_main_job_still_runs(capsys) -> None:
     assert captured.err.splitlines() == [
         "left out: caption, best, fast, classic, negative: "
         "ViT-L-14/openai is not here (promptglass models get ViT-L-14/openai); "
-        "blip-large is not here (promptglass models get blip-large, or give --caption TEXT)"
+        "blip-large is not here (promptglass models get blip-large), or give --caption TEXT"
     ]
 
 

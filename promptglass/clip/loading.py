@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     import torch
 
     from .encoder import TorchEncoder
-
-log = logging.getLogger("promptglass")
 
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 # open_clip's names; its fp16 and bf16 keep the norms in single precision.
