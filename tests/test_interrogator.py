@@ -7,15 +7,21 @@ import json
 import os
 import subprocess
 import sys
+import time
+import types
 from unittest import mock
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from promptglass import Interrogator, Vocabulary
+from promptglass import Interrogator, OpenClipEncoder, Vocabulary
+from promptglass.clip.chain import Chain, grow
 from promptglass.errors import CaptionerMissing, InputError, ModelError
+from promptglass.progress import silent
 
-from .conftest import noise, tiny_encoder
+from .conftest import noise, tiny_encoder, tiny_open_clip, tiny_preprocess
 
 FLAVORS = [
     f"{a} {b}"
@@ -85,32 +91,28 @@ def test_best_is_at_least_as_close_as_what_it_chose_from(interrogator: Interroga
         assert others[-1].prompt in compared  # classic with as many flavors as the chain may have
 
 
-def test_the_chain_is_greedy(interrogator: Interrogator) -> None:
+@pytest.mark.parametrize("least", [False, True])
+def test_the_chain_is_greedy(interrogator: Interrogator, least: bool) -> None:
     """Against the plainest possible loop over whole prompts."""
     (subject,) = interrogator.look([noise(5)], ["a cat"])
-    encoder, left = (
-        interrogator.encoder,
-        [x for x in interrogator.vocabulary.labels if x not in TABLES["negative"]],
-    )
-    left = [
-        left[i] for i in (encoder.encode_texts(left) @ subject.features).argsort(descending=True, stable=True)
-    ]
+    encoder, sign = interrogator.encoder, -1 if least else 1
+    labels = [label for label in interrogator.vocabulary.labels if label not in TABLES["negative"]]
 
     def score(text: str) -> float:
-        return (encoder.encode_texts([text])[0] @ subject.features).item()
+        return sign * (encoder.encode_texts([text])[0] @ subject.features).item()
 
-    prompt = best = "a cat"
+    left, prompt, best = [*labels], "a cat", "a cat"
     for step in range(10):
-        scores = [score(f"{prompt}, {label}") for label in left]
-        label = left.pop(scores.index(max(scores)))
-        extended = f"{prompt}, {label}"
+        before, scores = score(prompt), [score(f"{prompt}, {label}") for label in left]
+        prompt += f", {left.pop(scores.index(max(scores)))}"
         if max(scores) > score(best):
-            best = extended
-        if max(scores) <= score(prompt) and step >= 2:
+            best = prompt
+        if max(scores) <= before and step >= 2:
             break
-        prompt = extended
-    chained = interrogator._chain(subject, [*left, *prompt.split(", ")[1:]], "a cat", score("a cat"), 2, 10)
-    assert score(chained) == pytest.approx(score(best), abs=1e-5)
+    chain = Chain(subject.features, labels, "a cat", sign * score("a cat"), least)
+    grow([chain], encoder, 2, 10, silent)
+    assert (chain.prompt, chain.best) == (prompt, best)
+    assert chain.best_score == pytest.approx(sign * score(best), abs=1e-5)
 
 
 def test_negative_chains_the_least_alike(interrogator: Interrogator) -> None:
@@ -178,7 +180,7 @@ def test_captions_are_given_made_or_asked_for() -> None:
     assert [found.prompt for found in talking.caption(images)] == ["a picture 40 wide", "a picture 50 wide"]
     subjects = talking.look(images, ["mine", ""])
     first, second = talking.fast(subjects)
-    assert first.prompt.startswith("mine, ") and first.settings["captioner"] is None
+    assert first.prompt.startswith("mine, ") and first.settings["caption"] == "mine"
     assert second.prompt.startswith("a picture 50 wide, ") and second.settings["captioner"] == "parrot"
     asked = parrot.asked
     talking.best(subjects)
@@ -190,7 +192,63 @@ def test_several_pictures_are_as_one_by_one(interrogator: Interrogator) -> None:
     for mode in (interrogator.fast, interrogator.classic, interrogator.best):
         together = [found.prompt for found in mode(images, captions)]
         assert together == [mode([i], [c])[0].prompt for i, c in zip(images, captions, strict=True)]
-    assert interrogator.best([], []) == []
+    for mode in (interrogator.negative, interrogator.tables):
+        assert [found.prompt for found in mode(images)] == [mode([i])[0].prompt for i in images]
+    assert interrogator.best([], []) == interrogator.tables([]) == []
+
+
+# From one word to more than the model reads: 77 tokens with start and end.
+STARTS = ["a", "a cat", "an epic cat, soft sea", *(f"{'word ' * n}end" for n in (60, 70, 72, 73, 74, 75, 90))]
+
+
+@st.composite
+def chains_of_pictures(draw):
+    """What to start chains from: (seed of the picture, caption, labels to choose from, least)."""
+    labels = st.lists(st.sampled_from([*ALIKE, "naïve", "art &amp; craft", "x" * 200]), max_size=12)
+    one = st.tuples(st.integers(0, 9), st.sampled_from(STARTS), labels, st.booleans())
+    return draw(st.lists(one, min_size=1, max_size=6))
+
+
+@settings(max_examples=60, deadline=None)
+@given(starts=chains_of_pictures(), min_count=st.integers(0, 4), max_count=st.integers(0, 9))
+def test_chains_in_step_grow_as_each_would_alone(starts, min_count: int, max_count: int) -> None:
+    def chain(seed: int, caption: str, labels: list[str], least: bool) -> Chain:
+        features = ENCODER.encode_images([noise(seed)])[0]
+        return Chain(features, labels, caption, 1.0 if least else -1.0, least)
+
+    together, alone = [chain(*start) for start in starts], [chain(*start) for start in starts]
+    grow(together, ENCODER, min_count, max_count, silent)
+    for one in alone:
+        grow([one], ENCODER, min_count, max_count, silent)
+    found, expected = (
+        [(c.best, c.best_score, c.prompt, c.labels) for c in chains] for chains in (together, alone)
+    )
+    assert found == expected  # to the last bit
+
+
+ENCODER = tiny_encoder(1)
+
+
+def test_chains_of_different_lengths_grow_in_step() -> None:
+    """One step of all, then the next; who has stopped, or is full, or has nothing left, is not asked."""
+    encoder = Flat(worse=0.01)
+    asked: list[str] = []
+    features = encoder.encode_texts(["a"])[0]
+
+    def encode_continuations(prefix: str, suffixes: list[str]) -> torch.Tensor:
+        asked.append(prefix)
+        return encoder.encode_texts([prefix + suffix for suffix in suffixes])
+
+    encoder.encode_continuations = encode_continuations
+    encoder.fills_context = lambda text: text.startswith("full") and text.count(",") >= 1
+    chains = [
+        Chain(features, ["x", "y", "z"], "long", -1.0),
+        Chain(features, ["x"], "short", -1.0),
+        Chain(features, ["x", "y", "z"], "full", -1.0),
+        Chain(features, [], "none", -1.0),
+    ]
+    grow(chains, encoder, 2, 5, silent)
+    assert asked == ["long, ", "short, ", "full, ", "long, x, ", "long, x, y, "]
 
 
 def test_an_answer_carries_its_evidence(interrogator: Interrogator) -> None:
@@ -200,7 +258,7 @@ def test_an_answer_carries_its_evidence(interrogator: Interrogator) -> None:
     assert found.score == pytest.approx(
         (interrogator.encoder.encode_texts([found.prompt])[0] @ features).item(), abs=1e-6
     )
-    assert found.elapsed_s > 0
+    assert found.elapsed_s > 0 and found.tables == {}
     assert json.loads(json.dumps(dataclasses.asdict(found)))["settings"]["pool"] == "exact"
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.prompt = "other"  # type: ignore[misc]
@@ -287,6 +345,86 @@ def test_progress_may_interrupt() -> None:
         Interrogator(encoder, Vocabulary(TABLES, encoder), progress=stop).best([noise(1)], ["a cat"])
 
 
+def test_progress_tells_how_many_prompts_grow() -> None:
+    encoder, seen = tiny_encoder(1), []
+    interrogator = Interrogator(encoder, Vocabulary(TABLES, encoder), progress=lambda *at: seen.append(at))
+    interrogator.negative([noise(1)], max_flavors=2)
+    assert [at for at in seen if "grow" in at[0]] == [("growing the prompt", i, 2) for i in range(3)]
+    seen.clear()
+    interrogator.best([noise(1), noise(2), noise(3)], ["a", "b", "c"], max_flavors=2)
+    assert [at[1] for at in seen] == [0, 0, 0, 1, 1, 1, 2]  # often enough to interrupt a long step
+    assert {at[0] for at in seen} == {"growing 3 prompts"}
+
+
+def test_pictures_share_the_time_that_their_group_took(interrogator: Interrogator) -> None:
+    for mode in (interrogator.best, interrogator.fast):
+        started = time.perf_counter()
+        found = mode([noise(i) for i in range(4)], ["a", "b", "c", "d"])
+        took_s = time.perf_counter() - started
+        assert took_s / 2 < sum(answer.elapsed_s for answer in found) <= took_s
+        assert len({answer.elapsed_s for answer in found}) == 1
+
+
+def test_tables_hold_the_best_of_each(interrogator: Interrogator) -> None:
+    features = interrogator.encoder.encode_images([noise(1)])[0]
+    (found,) = interrogator.tables([noise(1)], count=3)
+    assert [*found.tables] == ["artists", "flavors", "mediums", "movements", "trendings"]
+    for name, labels in found.tables.items():
+        cosines = interrogator.encoder.encode_texts(TABLES[name]) @ features
+        order = cosines.argsort(descending=True)[:3].tolist()
+        assert [*labels] == [TABLES[name][i] for i in order]
+        assert [*labels.values()] == pytest.approx(cosines[order].tolist(), abs=1e-3)
+    assert found.prompt == ", ".join(next(iter(labels)) for labels in found.tables.values())
+    assert found.score == pytest.approx(
+        (interrogator.encoder.encode_texts([found.prompt])[0] @ features).item(), abs=1e-6
+    )
+    assert found.settings == {"pool": "exact", "vocabulary": interrogator.vocabulary.id, "count": 3}
+    assert json.loads(json.dumps(dataclasses.asdict(found)))["tables"] == found.tables
+    (five,) = interrogator.tables([noise(1)])
+    assert len(five.tables["flavors"]) == 5
+
+
+def test_tables_of_ones_own_and_labels_that_read_alike() -> None:
+    encoder = tiny_encoder(1)
+    tables = {
+        "flavors": ["", "sky", "Sky", "SKY", "sea", "sea"],
+        "mine": ["sky"],
+        "none": [""],
+        "negative": ["z"],
+    }
+    for pool in ("exact", "reference"):
+        (found,) = Interrogator(encoder, Vocabulary(tables, encoder), pool=pool).tables([noise(1)])
+        assert [*found.tables] == ["flavors", "mine", "none"] and "" not in found.tables["flavors"]
+        assert found.tables["none"] == {} and [*found.tables["mine"]] == ["sky"]
+        parts = found.prompt.split(", ")
+        assert len(parts) == len(set(parts)) and "" not in parts
+        if pool == "exact":
+            assert sorted(found.tables["flavors"]) == ["sea", "sky"]
+    twice = Vocabulary({"flavors": ["sky"], "mine": ["sky"]}, encoder)
+    assert Interrogator(encoder, twice).tables([noise(1)])[0].prompt == "sky"
+    with pytest.raises(InputError, match="besides negative"):
+        Interrogator(encoder, Vocabulary({"negative": ["z"]}, encoder)).tables([noise(1)])
+
+
+def test_tables_rank_as_the_references_do() -> None:
+    ci = pytest.importorskip("clip_interrogator").clip_interrogator
+    import open_clip
+
+    model = tiny_open_clip(3)
+    encoder = OpenClipEncoder(model, tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), "tiny")
+    config = types.SimpleNamespace(
+        chunk_size=2048, device="cpu", clip_model_name="tiny", cache_path=None, quiet=True
+    )
+    clip = types.SimpleNamespace(
+        clip_model=model, config=config, tokenize=open_clip.get_tokenizer("ViT-L-14")
+    )
+    for pool in ("exact", "reference"):
+        (found,) = Interrogator(encoder, Vocabulary(TABLES, encoder), pool=pool).tables([noise(4)], count=4)
+        for name, labels in found.tables.items():
+            table = ci.LabelTable(list(TABLES[name]), None, clip)
+            assert [*labels] == table.rank(encoder.encode_images([noise(4)]), 4)
+
+
 def test_unknown_pool(interrogator: Interrogator) -> None:
     with pytest.raises(InputError, match="exact or reference"):
         Interrogator(interrogator.encoder, interrogator.vocabulary, pool="deep")
@@ -329,8 +467,9 @@ def test_labels_that_read_alike_go_to_the_first_in_a_chain() -> None:
     interrogator = Interrogator(encoder, Vocabulary({"flavors": labels}, encoder), pool="reference")
     for i in range(4):
         (subject,) = interrogator.look([noise(i)])
-        chained = interrogator._chain(subject, labels, "a cat", -1.0, 12, 12)
-        taken = chained.split(", ")[1:]
+        chain = Chain(subject.features, labels, "a cat", -1.0)
+        grow([chain], encoder, 12, 12, silent)
+        taken = chain.best.split(", ")[1:]
         assert len(taken) > 1
         for label in FLAVORS:
             spellings = [part for part in taken if part.lower() == label]

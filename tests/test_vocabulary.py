@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from promptglass import Vocabulary, default_tables, without_artists
-from promptglass.clip.tables import read_labels
+from promptglass.clip.tables import read_labels, vocabulary_id
 from promptglass.errors import InputError
 
 from .conftest import noise, tiny_encoder
@@ -301,6 +301,18 @@ def test_the_default_tables_are_clip_interrogators() -> None:
     }
     assert tables["artists"][0].startswith("by ") and tables["artists"][5265].startswith("inspired by ")
     assert "trending on Artstation" in tables["trendings"]
+
+
+def test_a_vocabularys_id_is_known_without_a_model(encoder) -> None:
+    """Sidecars hold it: it stays what it is, and comparing them loads nothing."""
+    tables = {"negative": ["z"], "mine": ["x", "naïve"], "flavors": ["a", "b"], "artists": ["by c"]}
+    assert vocabulary_id(tables) == Vocabulary(tables, encoder).id == "9cc204600e836147"
+    assert vocabulary_id(dict(sorted(tables.items()))) == vocabulary_id(tables)
+    moved = {**tables, "flavors": ["a"], "mine": ["b", "x", "naïve"]}
+    assert vocabulary_id(moved) != vocabulary_id(tables)
+    code = "import sys; from promptglass.clip.tables import default_tables, vocabulary_id\n"
+    code += "vocabulary_id(default_tables()); sys.exit(bool({'torch', 'numpy'} & {*sys.modules}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_artists_their_names_are_gone_everywhere() -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from ..errors import InputError, one_line
 from ..folders import waiting_lock
 from ..progress import Progress
+from .tables import as_bytes, labels_hash
 
 if TYPE_CHECKING:
     from .encoder import JointEncoder
@@ -63,10 +64,6 @@ def embeddings(
         raise InputError(f"{place}: {one_line(error)}") from error
     assert found is not None
     return found
-
-
-def labels_hash(labels: Sequence[str]) -> str:
-    return hashlib.sha256(_as_bytes(labels)).hexdigest()
 
 
 def _build(
@@ -123,7 +120,7 @@ def _embed(
 def _write(path: Path, labels: Sequence[str], rows: np.ndarray, model: str) -> None:
     from safetensors.numpy import save
 
-    text = np.frombuffer(_as_bytes(labels), np.uint8)
+    text = np.frombuffer(as_bytes(labels), np.uint8)
     content = save({"embeddings": rows, "labels": text}, {"model": model})
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
@@ -140,14 +137,10 @@ def _write(path: Path, labels: Sequence[str], rows: np.ndarray, model: str) -> N
 def _open(path: Path, labels: Sequence[str]) -> np.ndarray | None:
     """The rows of a finished file, mapped; None where there is none (or a damaged one: it is made anew)."""
     tensors = _map(path)
-    if tensors is None or tensors.get("labels", np.empty(0)).tobytes() != _as_bytes(labels):
+    if tensors is None or tensors.get("labels", np.empty(0)).tobytes() != as_bytes(labels):
         return None
     rows = tensors.get("embeddings")
     return rows if rows is not None and len(rows) == len(labels) else None
-
-
-def _as_bytes(labels: Sequence[str]) -> bytes:
-    return json.dumps(list(labels)).encode()
 
 
 def _map(path: Path) -> dict[str, np.ndarray] | None:

@@ -16,7 +16,8 @@ import torch
 
 from ..errors import CaptionerMissing, InputError, ModelError
 from ..progress import Progress, silent
-from .ranking import top, top_of_chunks
+from .chain import Chain, grow
+from .ranking import cosines, top, top_of_chunks
 from .tables import NEGATIVE_TABLE
 from .vocabulary import Vocabulary
 
@@ -26,15 +27,18 @@ if TYPE_CHECKING:
     from ..caption import Captioner
     from .encoder import JointEncoder
 
-MODES = ("caption", "best", "fast", "classic", "negative")
+MODES = ("caption", "best", "fast", "classic", "negative", "tables")
 POOLS = ("exact", "reference")
+_NEED_NO_CAPTION = ("negative", "tables")
 
 
 @dataclass(frozen=True)
 class Interrogation:
     """One answer with its evidence. `score` is the cosine of picture and prompt.
 
-    elapsed_s counts work that several answers share (features, captions) where it was first done.
+    elapsed_s counts work that several answers share (features, captions) where it was first done; pictures
+    that were worked on together have equal shares. tables: of the mode `tables` alone, each table's labels
+    with their cosines, best first.
     """
 
     mode: str
@@ -43,6 +47,15 @@ class Interrogation:
     model: str
     settings: dict[str, object] = field(default_factory=dict)
     elapsed_s: float = 0.0
+    tables: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """An answer before its prompt is scored."""
+
+    prompt: str
+    tables: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,7 +73,8 @@ class Subject:
 
 Pictures = Sequence["Image.Image | Subject"]
 
-# Pictures whose features, captions and label scores (half a megabyte each) are worked out at a time.
+# Pictures whose features, captions and label scores (half a megabyte each) are worked out at a time, and
+# whose prompts grow in step.
 _TOGETHER = 32
 
 
@@ -109,21 +123,23 @@ class Interrogator:
 
     def caption(self, images: Pictures, captions: Sequence[str] | None = None) -> list[Interrogation]:
         """What the captioner sees, with its score."""
-        return self._answers("caption", images, captions, {}, _caption)
+        return self._answers("caption", images, captions, {}, _each(_caption))
 
     def classic(
         self, images: Pictures, captions: Sequence[str] | None = None, max_flavors: int = 3
     ) -> list[Interrogation]:
         """The caption, then the one best medium, artist, trending and movement, then flavors."""
         settings = {"max_flavors": max_flavors}
-        return self._answers("classic", images, captions, settings, lambda s: self._classic(s, max_flavors))
+        return self._answers(
+            "classic", images, captions, settings, _each(lambda s: self._classic(s, max_flavors))
+        )
 
     def fast(
         self, images: Pictures, captions: Sequence[str] | None = None, max_flavors: int = 32
     ) -> list[Interrogation]:
         """The caption, then the best labels of all tables, as many as fit."""
         settings = {"max_flavors": max_flavors}
-        return self._answers("fast", images, captions, settings, lambda s: self._fast(s, max_flavors))
+        return self._answers("fast", images, captions, settings, _each(lambda s: self._fast(s, max_flavors)))
 
     def best(
         self,
@@ -138,13 +154,20 @@ class Interrogator:
         """
         settings = {"min_flavors": min_flavors, "max_flavors": max_flavors, "pool_size": self.pool_size}
         return self._answers(
-            "best", images, captions, settings, lambda s: self._best(s, min_flavors, max_flavors)
+            "best", images, captions, settings, lambda group: self._best(group, min_flavors, max_flavors)
         )
 
     def negative(self, images: Pictures, max_flavors: int = 32) -> list[Interrogation]:
         """A chain of the labels least like the picture. Its score is low: the lower, the better."""
         settings = {"max_flavors": max_flavors, "pool_size": self.pool_size}
-        return self._answers("negative", images, None, settings, lambda s: self._negative(s, max_flavors))
+        return self._answers(
+            "negative", images, None, settings, lambda group: self._negative(group, max_flavors)
+        )
+
+    def tables(self, images: Pictures, count: int = 5) -> list[Interrogation]:
+        """The best labels of every table but `negative`. The prompt is the best one of each."""
+        settings = {"count": count}
+        return self._answers("tables", images, None, settings, lambda group: self._tables(group, count))
 
     def _answers(
         self,
@@ -152,7 +175,7 @@ class Interrogator:
         images: Pictures,
         captions: Sequence[str] | None,
         settings: Mapping[str, object],
-        prompt_of: Callable[[Subject], str],
+        drafts_of: Callable[[list[Subject]], list[_Draft]],
     ) -> list[Interrogation]:
         if captions is not None and len(captions) != len(images):
             raise InputError(f"{len(images)} pictures but {len(captions)} captions: give one for each")
@@ -160,7 +183,7 @@ class Interrogator:
         for start in range(0, len(images), _TOGETHER):
             these = slice(start, start + _TOGETHER)
             their_captions = None if captions is None else captions[these]
-            found += self._answers_together(mode, images[these], their_captions, settings, prompt_of)
+            found += self._answers_together(mode, images[these], their_captions, settings, drafts_of)
         return found
 
     def _answers_together(
@@ -169,27 +192,24 @@ class Interrogator:
         images: Pictures,
         captions: Sequence[str] | None,
         settings: Mapping[str, object],
-        prompt_of: Callable[[Subject], str],
+        drafts_of: Callable[[list[Subject]], list[_Draft]],
     ) -> list[Interrogation]:
         started = time.perf_counter()
         subjects = self.look(images, captions)
-        if mode != "negative":
+        if mode not in _NEED_NO_CAPTION:
             self._write_captions(subjects)
         if mode != "caption":
             self._score_labels(subjects)
             settings = {"pool": self.pool, "vocabulary": self.vocabulary.id, **settings}
-        shared_s = (time.perf_counter() - started) / max(1, len(subjects))
+        drafts = drafts_of(subjects)
+        scores = [self._scores(s, [draft.prompt])[0] for s, draft in zip(subjects, drafts, strict=True)]
+        elapsed_s = (time.perf_counter() - started) / max(1, len(subjects))
 
         found: list[Interrogation] = []
-        for subject in subjects:
-            started = time.perf_counter()
-            prompt = prompt_of(subject)
-            (score,) = self._scores(subject, [prompt])
-            elapsed_s = shared_s + time.perf_counter() - started
-            of_caption = {} if mode == "negative" else {"captioner": subject.captioner}
-            found.append(
-                Interrogation(mode, prompt, score, self.encoder.name, {**settings, **of_caption}, elapsed_s)
-            )
+        for subject, draft, score in zip(subjects, drafts, scores, strict=True):
+            own = {} if mode in _NEED_NO_CAPTION else _origin(subject)
+            evidence = (self.encoder.name, {**settings, **own}, elapsed_s, draft.tables)
+            found.append(Interrogation(mode, draft.prompt, score, *evidence))
         return found
 
     def _write_captions(self, subjects: list[Subject]) -> None:
@@ -215,15 +235,23 @@ class Interrogator:
             for subject, label_scores in zip(missing, scores.cpu(), strict=True):
                 subject.label_scores = label_scores
 
-    # -- one picture -----------------------------------------------------------------------------------
+    def _best(self, subjects: list[Subject], min_flavors: int, max_flavors: int) -> list[_Draft]:
+        chains: list[Chain] = []
+        for subject in subjects:
+            caption = _caption(subject)
+            pool = self._ranked(subject, self.vocabulary.merged, self.pool_size)
+            (start,) = self._scores(subject, [caption])
+            chains.append(Chain(subject.features, pool, caption, start))
+        self._grow(subjects, chains, min_flavors, max_flavors)
+        return [
+            _Draft(self._closest(subject, chain.best, max_flavors))
+            for subject, chain in zip(subjects, chains, strict=True)
+        ]
 
-    def _best(self, subject: Subject, min_flavors: int, max_flavors: int) -> str:
-        caption = _caption(subject)
-        pool = self._ranked(subject, self.vocabulary.merged, self.pool_size)
-        (start,) = self._scores(subject, [caption])
-        chained = self._chain(subject, pool, caption, start, min_flavors, max_flavors)
+    def _closest(self, subject: Subject, chained: str, max_flavors: int) -> str:
+        """The closest of what `best` compares; of equal ones the first."""
         candidates = [
-            caption,
+            _caption(subject),
             self._classic(subject, max_flavors),
             self._fast(subject, max_flavors),
             chained,
@@ -246,54 +274,49 @@ class Interrogator:
             parts += self._ranked_table(subject, table, count)
         return self._fitting(", ".join(parts))
 
-    def _negative(self, subject: Subject, max_flavors: int) -> str:
+    def _negative(self, subjects: list[Subject], max_flavors: int) -> list[_Draft]:
+        chains: list[Chain] = []
+        for subject in subjects:
+            pool = self._negative_pool(subject)
+            scores = self._scores(subject, pool)
+            first = scores.index(min(scores))
+            rest = pool[:first] + pool[first + 1 :]
+            chains.append(Chain(subject.features, rest, pool[first], scores[first], least=True))
+        self._grow(subjects, chains, 8, max_flavors)
+        return [_Draft(chain.best) for chain in chains]
+
+    def _negative_pool(self, subject: Subject) -> list[str]:
         spans = self.vocabulary.spans
         pool = self._ranked_table(subject, "flavors", self.pool_size, least=True)
         pool += self.vocabulary.labels[spans[NEGATIVE_TABLE]] if NEGATIVE_TABLE in spans else []
         pool = list(dict.fromkeys(label for label in pool if label))
         if not pool:
             raise InputError("the negative mode needs the table flavors or negative: both are off")
-        scores = self._scores(subject, pool)
-        first = scores.index(min(scores))
-        rest = pool[:first] + pool[first + 1 :]
-        return self._chain(subject, rest, pool[first], scores[first], 8, max_flavors, least=True)
+        return pool
 
-    def _chain(
-        self,
-        subject: Subject,
-        pool: list[str],
-        prompt: str,
-        score: float,
-        min_count: int,
-        max_count: int,
-        least: bool = False,
-    ) -> str:
-        """Grow a prompt greedily (the reference's `chain`).
+    def _grow(self, subjects: list[Subject], chains: list[Chain], min_flavors: int, max_flavors: int) -> None:
+        grow(chains, self.encoder, min_flavors, max_flavors, self.progress)
+        for subject, chain in zip(subjects, chains, strict=True):
+            subject.scores[chain.best] = chain.best_score
 
-        The first `min_count` labels are taken even where they do not help: a later one may. Stops at a
-        label that does not help, at `max_count`, and when the model can read no more.
-        """
-        sign = -1.0 if least else 1.0
-        left = list(dict.fromkeys(pool))
-        best_prompt, best_score = prompt, sign * score
-        current_score = best_score
-        for step in range(min(max_count, len(left))):
-            if self.encoder.fills_context(prompt):  # the model would read none of what is added
-                break
-            self.progress("growing the prompt", step, max_count)
-            features = self.encoder.encode_continuations(f"{prompt}, ", left)
-            scores = sign * _cosines(features, subject)  # [labels]
-            winner = int(scores.argmax())  # of equal scores the first
-            score = scores[winner].item()
-            extended = f"{prompt}, {left.pop(winner)}"
-            subject.scores[extended] = sign * score
-            if score > best_score:
-                best_prompt, best_score = extended, score
-            if score <= current_score and step >= min_count:
-                break
-            prompt, current_score = extended, score
-        self.progress("growing the prompt", max_count, max_count)
-        return best_prompt
+    def _tables(self, subjects: list[Subject], count: int) -> list[_Draft]:
+        names = [name for name in self.vocabulary.spans if name != NEGATIVE_TABLE]
+        drafts: list[_Draft] = []
+        for subject in subjects:
+            tables = {name: self._best_of_table(subject, name, count) for name in names}
+            firsts = dict.fromkeys(next(iter(labels)) for labels in tables.values() if labels)
+            if not firsts:
+                raise InputError("no labels to rank: give a table besides negative, and a count of 1 or more")
+            drafts.append(_Draft(", ".join(firsts), tables))
+        return drafts
+
+    def _best_of_table(self, subject: Subject, table: str, count: int) -> dict[str, float]:
+        """The best labels of a table with their cosines, best first."""
+        assert subject.label_scores is not None
+        labels, scores = self.vocabulary.labels, subject.label_scores
+        places = self._ranked_places(subject, self.vocabulary.spans[table], count).tolist()
+        # The reference's lists hold blank lines, and its pool ranks them along.
+        return {labels[i]: scores[i].item() for i in places if labels[i]}
 
     def _ranked_table(self, subject: Subject, table: str, count: int, least: bool = False) -> list[str]:
         span = self.vocabulary.spans.get(table)
@@ -301,17 +324,19 @@ class Interrogator:
 
     def _ranked(self, subject: Subject, span: slice, count: int, least: bool = False) -> list[str]:
         """The labels of a span nearest to the picture (or least near), best first."""
+        labels = self.vocabulary.labels
+        return [labels[i] for i in self._ranked_places(subject, span, count, least).tolist()]
+
+    def _ranked_places(self, subject: Subject, span: slice, count: int, least: bool = False) -> torch.Tensor:
+        """Where those labels stand in the vocabulary."""
         assert subject.label_scores is not None
         scores = subject.label_scores[span]
         if least:
             scores = -scores
         if self.pool == "reference":
-            indices = top_of_chunks(scores, count)
-        else:
-            places = self._distinct_labels(span)
-            indices = places[top(scores.index_select(0, places), count)]
-        labels = self.vocabulary.labels
-        return [labels[i] for i in (span.start + indices).tolist()]
+            return span.start + top_of_chunks(scores, count)
+        distinct = self._distinct_labels(span)
+        return span.start + distinct[top(scores.index_select(0, distinct), count)]
 
     def _distinct_labels(self, span: slice) -> torch.Tensor:
         """Places of a span's labels without blanks and repetitions ("Flickr" is "flickr" to CLIP)."""
@@ -340,17 +365,21 @@ class Interrogator:
     def _scores(self, subject: Subject, texts: list[str]) -> list[float]:
         new = [text for text in texts if text not in subject.scores]
         if new:
-            scores = _cosines(self.encoder.encode_texts(new), subject)
+            scores = cosines(self.encoder.encode_texts(new), subject.features)
             subject.scores.update(zip(new, scores.tolist(), strict=True))
         return [subject.scores[text] for text in texts]
 
 
-def _cosines(features: torch.Tensor, subject: Subject) -> torch.Tensor:
-    """Cosines [n] of text features [n, d]. Row by row, so that equal rows get equal scores: a matrix product
-    rounds by where a row stands."""
-    return (features * subject.features).sum(-1)
+def _each(prompt_of: Callable[[Subject], str]) -> Callable[[list[Subject]], list[_Draft]]:
+    """For modes that answer about one picture after another."""
+    return lambda subjects: [_Draft(prompt_of(subject)) for subject in subjects]
 
 
 def _caption(subject: Subject) -> str:
     assert subject.caption is not None
     return subject.caption
+
+
+def _origin(subject: Subject) -> dict[str, object]:
+    """Where the caption comes from: who wrote it, or the words that were given."""
+    return {"captioner": subject.captioner} if subject.captioner else {"caption": subject.caption}

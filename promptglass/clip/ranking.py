@@ -1,4 +1,4 @@
-"""Which labels a picture is closest to. Ties go to the label that stands first in its table.
+"""Which texts a picture is closest to. Ties go to the label that stands first in its table.
 
 The two pools of candidates: `exact`, the true best of all labels; `reference`, clip-interrogator 0.6.0's
 selection in two stages (LabelTable.rank), which keeps a fixed number of every 2,048 lines.
@@ -10,6 +10,12 @@ import torch
 
 # clip-interrogator's Config.chunk_size, the lines that its first stage ranks at a time.
 REFERENCE_CHUNK = 2048
+
+
+def cosines(text_features: torch.Tensor, image_features: torch.Tensor) -> torch.Tensor:
+    """Cosines [n] of texts [n, d] with one picture [d]. Row by row, so that equal rows get equal scores: a
+    matrix product rounds by where a row stands."""
+    return (text_features * image_features).sum(-1)
 
 
 def top(scores: torch.Tensor, count: int) -> torch.Tensor:

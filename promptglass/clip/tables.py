@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +16,28 @@ from ..errors import InputError
 # tables come next; `negative` stays apart.
 MERGED_TABLES = ("artists", "flavors", "mediums", "movements", "trendings")
 NEGATIVE_TABLE = "negative"
+
+
+def vocabulary_id(tables: Mapping[str, Sequence[str]]) -> str:
+    """A name for these tables with these labels, as a Vocabulary has it and settings note it."""
+    names = in_order(tables)
+    sizes = [f"{name}:{len(tables[name])}" for name in names]
+    return labels_hash([*sizes, *(label for name in names for label in tables[name])])[:16]
+
+
+def in_order(tables: Mapping[str, Sequence[str]]) -> list[str]:
+    """The tables' names in the order of a vocabulary: the known ones, a user's own, `negative`."""
+    known = [name for name in MERGED_TABLES if name in tables]
+    own = [name for name in tables if name not in (*MERGED_TABLES, NEGATIVE_TABLE)]
+    return [*known, *own, *(name for name in (NEGATIVE_TABLE,) if name in tables)]
+
+
+def labels_hash(labels: Sequence[str]) -> str:
+    return hashlib.sha256(as_bytes(labels)).hexdigest()
+
+
+def as_bytes(labels: Sequence[str]) -> bytes:
+    return json.dumps(list(labels)).encode()
 
 
 def default_tables() -> dict[str, list[str]]:

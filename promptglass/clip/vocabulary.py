@@ -10,8 +10,8 @@ import torch
 
 from ..errors import InputError
 from ..progress import Progress, silent
-from .embeddings import embeddings, labels_hash
-from .tables import MERGED_TABLES, NEGATIVE_TABLE, default_tables
+from .embeddings import embeddings
+from .tables import NEGATIVE_TABLE, default_tables, in_order, vocabulary_id
 
 if TYPE_CHECKING:
     from .encoder import JointEncoder
@@ -38,13 +38,13 @@ class Vocabulary:
     ) -> None:
         self.labels: list[str] = []
         self.spans: dict[str, slice] = {}
-        for name in _in_order(tables):
+        for name in in_order(tables):
             start = len(self.labels)
             self.labels.extend(tables[name])
             self.spans[name] = slice(start, len(self.labels))
         if not self.labels:
             raise InputError("the vocabulary is empty: give at least one table with one label")
-        self.id = labels_hash([f"{name}:{len(tables[name])}" for name in self.spans] + self.labels)[:16]
+        self.id = vocabulary_id(tables)
         self._embed = lambda: embeddings(self.labels, self.spans, encoder, cache_dir, progress)
         self._matrix: torch.Tensor | None = None  # [N, d] float16, from the first `scores` on
 
@@ -80,9 +80,3 @@ class Vocabulary:
             else:
                 torch.mm(block, features, out=found[start : start + len(rows)])
         return found.T.contiguous()
-
-
-def _in_order(tables: Mapping[str, Sequence[str]]) -> list[str]:
-    known = [name for name in MERGED_TABLES if name in tables]
-    own = [name for name in tables if name not in (*MERGED_TABLES, NEGATIVE_TABLE)]
-    return [*known, *own, *(name for name in (NEGATIVE_TABLE,) if name in tables)]
