@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .images import Picture
     from .tagger import Tagger
 
-CLIP_MODES = ("caption", "best", "fast", "classic", "negative")
+CLIP_MODES = ("caption", "best", "fast", "classic", "negative", "tables")
 MODES = ("embedded", *CLIP_MODES, "tags", "palette")
 # What a person most wants to know, where nobody asked for a mode.
 FIRST_CHOICE = ("embedded", "best", "tags", "palette")
@@ -38,7 +38,23 @@ class Answer:
     model: str | None = None
     score: float | None = None
     elapsed_s: float = 0.0
+    settings: dict[str, object] = field(default_factory=dict)
     details: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an answer depends on, beside the picture. model: None where there is only one way."""
+
+    model: str | None
+    settings: dict[str, object] = field(default_factory=dict)
+
+    def made(self, entry: object) -> bool:
+        """Whether an entry of a sidecar came about this way."""
+        if not isinstance(entry, dict):
+            return False
+        is_alike = self.model == entry.get("model") and self.settings == entry.get("settings", {})
+        return self.model is None or is_alike
 
 
 class Analyzer(Protocol):
@@ -48,8 +64,15 @@ class Analyzer(Protocol):
         """What stands in the way of a mode here and now, each with what would remove it."""
         ...
 
-    def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
-        """Answers for those of the modes that have one; a picture without a prompt in it gives none."""
+    def recipe(self, mode: str) -> Recipe:
+        """How a mode would be answered, known without loading a model."""
+        ...
+
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+        """Answers, each with the place of its picture, as they come about.
+
+        A picture may have none for a mode: no prompt stands in its file, say.
+        """
         ...
 
 
@@ -61,10 +84,14 @@ class EmbeddedAnalyzer:
     def obstacles(self, mode: str) -> list[str]:
         return []
 
-    def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
-        found = picture.embedded
-        if found is not None:
-            yield Answer("embedded", found.positive, found.source, details=asdict(found))
+    def recipe(self, mode: str) -> Recipe:
+        return Recipe(None)
+
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+        for place, picture in enumerate(pictures):
+            found = picture.embedded
+            if found is not None:
+                yield place, Answer("embedded", found.positive, found.source, details=asdict(found))
 
 
 class PaletteAnalyzer:
@@ -75,14 +102,18 @@ class PaletteAnalyzer:
     def obstacles(self, mode: str) -> list[str]:
         return []
 
-    def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
+    def recipe(self, mode: str) -> Recipe:
+        return Recipe(None)
+
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Iterator[tuple[int, Answer]]:
         from .colours import palette
 
-        started = time.perf_counter()
-        colours = palette(picture.image)
-        text = ", ".join(colour.name for colour in colours)
-        details: dict[str, object] = {"colours": [asdict(colour) for colour in colours]}
-        yield Answer("palette", text, elapsed_s=time.perf_counter() - started, details=details)
+        for place, picture in enumerate(pictures):
+            started = time.perf_counter()
+            colours = palette(picture.image)
+            text = ", ".join(colour.name for colour in colours)
+            details: dict[str, object] = {"colours": [asdict(colour) for colour in colours]}
+            yield place, Answer("palette", text, elapsed_s=time.perf_counter() - started, details=details)
 
 
 class TagsAnalyzer:
@@ -106,13 +137,31 @@ class TagsAnalyzer:
 
         return load_tagger(self._name)
 
-    def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
+    def recipe(self, mode: str) -> Recipe:
+        from .tagger import name_of
+
+        return Recipe(name_of(self._name))
+
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Iterator[tuple[int, Answer]]:
         tagger = self._tagger
         started = time.perf_counter()
-        (tags,) = tagger.tag([picture.image])
-        text = ", ".join(tag.label for tag in tags if tag.category != "rating")
-        details: dict[str, object] = {"tags": [asdict(tag) for tag in tags]}
-        yield Answer("tags", text, tagger.name, elapsed_s=time.perf_counter() - started, details=details)
+        tagged = tagger.tag([picture.image for picture in pictures])
+        elapsed_s = (time.perf_counter() - started) / len(pictures)
+        for place, tags in enumerate(tagged):
+            text = ", ".join(tag.label for tag in tags if tag.category != "rating")
+            details: dict[str, object] = {"tags": [asdict(tag) for tag in tags]}
+            yield place, Answer("tags", text, tagger.name, elapsed_s=elapsed_s, details=details)
+
+
+_FROM_A_CAPTION = frozenset(("caption", "best", "fast", "classic"))
+# As the signatures of Interrogator's modes, which importing would load torch.
+_DEFAULTS: dict[str, dict[str, object]] = {
+    "best": {"min_flavors": 8, "max_flavors": 32, "pool_size": 2048},
+    "fast": {"max_flavors": 32},
+    "classic": {"max_flavors": 3},
+    "negative": {"max_flavors": 32, "pool_size": 2048},
+    "tables": {"count": 5},
+}
 
 
 class ClipAnalyzer:
@@ -143,36 +192,63 @@ class ClipAnalyzer:
 
     def obstacles(self, mode: str) -> list[str]:
         found = [*_not_installed("CLIP", "torch", "open-clip", "transformers"), *_not_here(self._model)]
-        if mode != "negative" and not self._caption:
+        if mode in _FROM_A_CAPTION and not self._caption:
             found += [f"{obstacle}, or give --caption TEXT" for obstacle in _not_here(self._captioner_name)]
         return found
 
-    def analyze(self, picture: Picture, modes: Sequence[str]) -> Iterator[Answer]:
+    def recipe(self, mode: str) -> Recipe:
+        from .weights import find
+
+        known = find(self._model)
+        settings: dict[str, object] = {}
+        if mode != "caption":
+            settings = {"pool": "exact", "vocabulary": self._vocabulary_id, **_DEFAULTS[mode]}
+        if mode in _FROM_A_CAPTION:
+            settings |= {"caption": self._caption} if self._caption else {"captioner": self._captioner_name}
+        return Recipe(known.name if known else self._model, settings)
+
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Iterator[tuple[int, Answer]]:
         interrogator = self._interrogator
-        if any(mode != "negative" for mode in modes) and not self._caption and interrogator.captioner is None:
+        if _FROM_A_CAPTION & {*modes} and not self._caption and interrogator.captioner is None:
             interrogator.captioner = self._captioner
         started = time.perf_counter()
-        subjects = interrogator.look([picture.image], [self._caption] if self._caption else None)
-        looked_s = time.perf_counter() - started
+        captions = [self._caption] * len(pictures) if self._caption else None
+        subjects = interrogator.look([picture.image for picture in pictures], captions)
+        looked_s = (time.perf_counter() - started) / len(pictures)
         for mode in modes:
-            (found,) = getattr(interrogator, mode)(subjects)
-            elapsed_s, looked_s = found.elapsed_s + looked_s, 0.0
-            yield Answer(
-                mode, found.prompt, found.model, found.score, elapsed_s, {"settings": found.settings}
-            )
+            for place, found in enumerate(getattr(interrogator, mode)(subjects)):
+                details: dict[str, object] = {"tables": found.tables} if found.tables else {}
+                yield (
+                    place,
+                    Answer(
+                        mode, found.prompt, found.model, found.score, found.elapsed_s + looked_s,
+                        found.settings, details,
+                    ),
+                )  # fmt: skip
+            looked_s = 0.0
+
+    @cached_property
+    def _chosen_tables(self) -> Mapping[str, Sequence[str]]:
+        from .clip.tables import default_tables
+
+        return default_tables() if self._tables is None else self._tables
+
+    @cached_property
+    def _vocabulary_id(self) -> str:
+        from .clip.tables import vocabulary_id
+
+        return vocabulary_id(self._chosen_tables)
 
     @cached_property
     def _interrogator(self) -> Interrogator:
         from .clip.interrogator import Interrogator
         from .clip.loading import load_encoder
-        from .clip.tables import default_tables
         from .clip.vocabulary import Vocabulary
 
         self._progress(f"loading {self._model}", 0, 1)
         encoder = load_encoder(self._model, self._device, self._dtype)
         self._progress(f"loading {self._model}", 1, 1)
-        tables = default_tables() if self._tables is None else self._tables
-        vocabulary = Vocabulary(tables, encoder, cache_folder("embeddings"), self._progress)
+        vocabulary = Vocabulary(self._chosen_tables, encoder, cache_folder("embeddings"), self._progress)
         return Interrogator(encoder, vocabulary, progress=self._progress)
 
     @cached_property

@@ -2,7 +2,9 @@
 
 PromptglassError
 ├── InputError              what the user gave cannot be used: a mode, a table file, an option
-│   └── ImageError          a picture cannot be read; knows which one and why
+│   ├── ImageError          a picture cannot be read; knows which one and why
+│   ├── SidecarError        a sidecar cannot be used, and was left as it is
+│   └── EncryptionKeyError  the key for what is encrypted is missing or wrong
 ├── ModelError              a model cannot be used as asked
 │   ├── WeightsMissing      its weights are not here and cannot be fetched
 │   └── CaptionerMissing    a mode needs a caption, and nobody can write one
@@ -29,6 +31,19 @@ class ImageError(InputError):
         super().__init__(f"cannot read {visible(str(name))}: {reason}")
         self.name = str(name)
         self.reason = reason
+
+
+class SidecarError(InputError):
+    """A sidecar cannot be used; it was left as it is."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"cannot use {visible(str(name))}: {reason}")
+        self.name = str(name)
+        self.reason = reason
+
+
+class EncryptionKeyError(InputError):
+    """The key for what is encrypted is missing or wrong."""
 
 
 class ModelError(PromptglassError):

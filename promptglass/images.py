@@ -13,6 +13,7 @@ import io
 import os
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -38,6 +39,10 @@ MAX_SIDE_OF_ANY_ASPECT = 1024
 # A scheme has two letters or more: "C:\x.png" is a path.
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://|(?P<bare>file|data):", re.IGNORECASE)
 
+# What files of formats that need more than an old Pillow are called.
+HEIC = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
+AVIF = frozenset((".avif", ".avifs"))
+
 # "ftyp" boxes open HEIF, AVIF and MP4 files alike; the brand tells them apart (ISO/IEC 23008-12, annex B).
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -59,15 +64,15 @@ def open_picture(
     name = os.fspath(source)
     address = _ADDRESS.match(name) if isinstance(source, str) else None
     if address is None:
-        with _open_file(name) as file:
-            return _read(file, name, background)
+        with open_file(name) as file:
+            return read_picture(file, name, background)
     scheme = (address["scheme"] or address["bare"]).lower()
     if scheme not in ("http", "https"):
         # A data: address is its own content; its first characters name it well enough.
         shown = name if scheme == "data" else without_secrets(name)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         raise ImageError(shown, f"{scheme}: addresses are not read. Give a path, or http:// or https://.")
-    return _read(io.BytesIO(download(name)), without_secrets(name), background)
+    return read_picture(io.BytesIO(download(name)), without_secrets(name), background)
 
 
 def picture_from_bytes(
@@ -76,7 +81,63 @@ def picture_from_bytes(
     """The picture in an upload; `name` is what errors call it."""
     if not content:
         raise ImageError(name, "it is empty (0 bytes). Send it again.")
-    return _read(io.BytesIO(content), name, background)
+    return read_picture(io.BytesIO(content), name, background)
+
+
+def open_file(name: str) -> BinaryIO:
+    """A picture's file, opened. Raises ImageError for what is no file with something in it."""
+    try:
+        path = Path(name)
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(name, "it is a folder. Give one picture, or run a batch over the folder.")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise ImageError(name, "it is not a regular file. Give a picture file.")
+        if status.st_size == 0:
+            raise ImageError(name, "it is empty (0 bytes). Export or download it again.")
+        return path.open("rb")
+    except (OSError, ValueError) as error:
+        raise ImageError(name, _why_not_opened(error)) from error
+
+
+def read_picture(
+    stream: BinaryIO,
+    name: str,
+    background: tuple[int, int, int] = (255, 255, 255),
+    admit: Callable[[int], None] = lambda size_bytes: None,
+) -> Picture:
+    """The picture in a file that is open at its start.
+
+    admit: told, before anything is decoded, how many bytes the pixels will take; it may wait.
+    """
+    from PIL import Image
+
+    from .metadata import read_embedded
+
+    head = stream.read(4096)
+    stream.seek(0)
+    if _brand(head) in _HEIC_BRANDS | _AVIF_BRANDS:
+        _register_heif()
+    try:
+        with Image.open(stream) as image:
+            size, picture_format = image.size, image.format or ""
+            _check_header(name, size, picture_format)
+            admit(3 * size[0] * size[1])
+            rgb = to_rgb(image, background)
+            # After the pixels: PNG may keep its text behind them.
+            embedded = read_embedded(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(name, f"more than {MAX_PIXELS:,} pixels. {_SHRINK}") from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(name, _why_not_a_picture(head)) from error
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError(name, f"not enough memory to decode it. {_SHRINK}") from error
+    except Exception as error:  # decoders raise nearly anything: SyntaxError, struct.error, IndexError
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(name, f"damaged or truncated ({cause}). Export it again or delete it.") from error
+    return Picture(name, rgb, embedded, picture_format, size)
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
@@ -163,21 +224,6 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
     return rgb
 
 
-def _open_file(name: str) -> BinaryIO:
-    try:
-        path = Path(name)
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(name, "it is a folder. Give one picture, or run a batch over the folder.")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise ImageError(name, "it is not a regular file. Give a picture file.")
-        if status.st_size == 0:
-            raise ImageError(name, "it is empty (0 bytes). Export or download it again.")
-        return path.open("rb")
-    except (OSError, ValueError) as error:
-        raise ImageError(name, _why_not_opened(error)) from error
-
-
 def _why_not_opened(error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "there is no such file. Check the path."
@@ -190,36 +236,6 @@ def _why_not_opened(error: OSError | ValueError) -> str:
     if isinstance(error, ValueError):  # an embedded NUL
         return "this cannot be a path. Check the path."
     return f"{error.strerror or type(error).__name__}. Check the disk or the network share."
-
-
-def _read(stream: BinaryIO, name: str, background: tuple[int, int, int]) -> Picture:
-    from PIL import Image
-
-    from .metadata import read_embedded
-
-    head = stream.read(4096)
-    stream.seek(0)
-    if _brand(head) in _HEIC_BRANDS | _AVIF_BRANDS:
-        _register_heif()
-    try:
-        with Image.open(stream) as image:
-            size, picture_format = image.size, image.format or ""
-            _check_header(name, size, picture_format)
-            rgb = to_rgb(image, background)
-            # After the pixels: PNG may keep its text behind them.
-            embedded = read_embedded(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(name, f"more than {MAX_PIXELS:,} pixels. {_SHRINK}") from error
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(name, _why_not_a_picture(head)) from error
-    except ImageError:
-        raise
-    except MemoryError as error:
-        raise ImageError(name, f"not enough memory to decode it. {_SHRINK}") from error
-    except Exception as error:  # decoders raise nearly anything: SyntaxError, struct.error, IndexError
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(name, f"damaged or truncated ({cause}). Export it again or delete it.") from error
-    return Picture(name, rgb, embedded, picture_format, size)
 
 
 _SHRINK = "Make it smaller, or cut it into pieces."
@@ -255,13 +271,31 @@ def _register_heif() -> None:
         pillow_heif.register_avif_opener()
 
 
+@functools.lru_cache
+def missing_decoder(extension: str) -> str | None:
+    """What pictures of a format (".heic") need that is not installed; None where they can be read."""
+    kind = "AVIF" if extension in AVIF else "HEIF" if extension in HEIC else None
+    if kind is None:
+        return None
+    from PIL import Image
+
+    _register_heif()
+    if kind in Image.OPEN:
+        return None
+    return _HEIC_NEEDS if kind == "HEIF" else _AVIF_NEEDS
+
+
+_HEIC_NEEDS = "HEIC needs a decoder: pip install pillow-heif"
+_AVIF_NEEDS = "AVIF needs Pillow 11.3 or newer"
+
+
 def _why_not_a_picture(head: bytes) -> str:
     """What the first bytes of a file that Pillow does not know say about it."""
     brand = _brand(head)
     if brand in _HEIC_BRANDS:
-        return "HEIC needs a decoder: pip install pillow-heif (if it is there, the file is damaged)."
+        return f"{_HEIC_NEEDS} (if it is there, the file is damaged)."
     if brand in _AVIF_BRANDS:
-        return "AVIF needs Pillow 11.3 or newer (if it is there, the file is damaged)."
+        return f"{_AVIF_NEEDS} (if it is there, the file is damaged)."
     if brand is not None or head.startswith(b"\x1aE\xdf\xa3"):
         return "it is a video. Give one frame of it as a picture."
     if head.startswith(b"%PDF"):

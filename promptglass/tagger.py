@@ -60,6 +60,22 @@ def load_tagger(name: str = "starter", **options: Any) -> Tagger:
     return OnnxTagger(folder or weights.get(name), name=known.name if known else name, **options)
 
 
+def name_of(name: str) -> str:
+    """What the tagger that load_tagger gives for a name calls itself, known without loading it."""
+    if name == "starter":
+        return StarterTagger.name
+    from . import weights
+
+    known, folder = weights.find(name), weights.local_path(name)
+    if folder and not known and folder == Path(name).expanduser():
+        return _name_of_folder(folder)
+    return known.name if known else name
+
+
+def _name_of_folder(place: Path) -> str:
+    return (place.parent if place.suffix == ".onnx" else place).resolve().name
+
+
 _OTHER_KINDS = {"clip": "compares pictures with texts", "caption": "writes captions"}
 
 
@@ -89,7 +105,7 @@ class OnnxTagger:
     ) -> None:
         given = Path(folder).expanduser()
         model = given if given.suffix == ".onnx" else given / "model.onnx"
-        self.name = name or model.parent.resolve().name
+        self.name = name or _name_of_folder(given)
         self.thresholds = {
             "general": general_threshold,
             "character": character_threshold,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .errors import visible
+from .errors import DependencyMissing, visible
 
 if TYPE_CHECKING:
     from .analyzers import Answer
     from .images import Picture
+
+log = logging.getLogger("promptglass")
 
 _MODE_WIDTH = 9
 _INDENT = "  "
@@ -51,18 +56,23 @@ def as_json(picture: Picture, answers: Sequence[Answer]) -> dict[str, Any]:
         "format": picture.format,
         "width": width,
         "height": height,
-        "answers": [
-            {
-                "mode": answer.mode,
-                "text": answer.text,
-                "model": answer.model,
-                "score": answer.score,
-                "elapsed_s": round(answer.elapsed_s, 3),
-                **answer.details,
-            }
-            for answer in answers
-        ],
+        "answers": answers_as_json(answers),
     }
+
+
+def answers_as_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    return [
+        {
+            "mode": answer.mode,
+            "text": answer.text,
+            "model": answer.model,
+            "score": answer.score,
+            "elapsed_s": round(answer.elapsed_s, 3),
+            **({"settings": answer.settings} if answer.settings else {}),
+            **answer.details,
+        }
+        for answer in answers
+    ]
 
 
 class TerminalProgress:
@@ -114,6 +124,9 @@ def _body(answer: Answer) -> str:
         return ", ".join(f"{tag['label']} {tag['confidence']:.2f}" for tag in details["tags"])
     if answer.mode == "palette":
         return ", ".join(f"{colour['name']} {colour['share']:.0%}" for colour in details["colours"])
+    if answer.mode == "tables":
+        ranked = ((name, *next(iter(labels.items()))) for name, labels in details["tables"].items() if labels)
+        return ", ".join(f"{name}: {label} {score:.3f}" for name, label, score in ranked)
     if answer.mode == "embedded" and details["negative"]:
         return f"{answer.text} ─ negative: {details['negative']}"
     return answer.text
@@ -144,3 +157,59 @@ def _evidence(answer: Answer) -> str:
             f"{answer.elapsed_s:.1f} s" if answer.elapsed_s >= 0.1 else f"{answer.elapsed_s * 1000:.0f} ms"
         )
     return " · ".join(parts)
+
+
+class BatchProgress:
+    """How far a batch is: a bar where a person watches, else a line every ten seconds.
+
+    It is a Progress, too: what a model does meanwhile is shown beside the bar.
+    """
+
+    def __init__(self, is_quiet: bool = False, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._is_quiet = is_quiet
+        self._of_models = TerminalProgress(self._stream)
+        self._bar: Any = None
+
+    def start(self, total: int) -> None:
+        self._total = total
+        self._done = self._failed = 0
+        self._started = self._said = time.monotonic()
+        if not self._is_quiet and total and self._stream.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=" pictures", file=self._stream, dynamic_ncols=True)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{what} {done / max(total, 1):.0%}")
+        elif not self._is_quiet:
+            self._of_models(what, done, total)
+
+    def next(self, path: str, has_failed: bool) -> None:
+        self._done += 1
+        self._failed += has_failed
+        if self._bar is not None:
+            failed = f", {self._failed} failed" if self._failed else ""
+            self._bar.set_postfix_str(visible(Path(path).name) + failed, refresh=False)
+            self._bar.update()
+        elif not self._is_quiet and time.monotonic() - self._said >= 10:
+            self._said = time.monotonic()
+            rate = self._done / (self._said - self._started)
+            left = timedelta(seconds=round((self._total - self._done) / rate))
+            far = f"{self._done:,} of {self._total:,} pictures, {self._failed} failed"
+            print(f"{far}, {rate:.1f}/s, {left} left", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        self._of_models.close()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def complain(error: Exception) -> None:
+    """What went wrong, in one line; with -v also where."""
+    log.debug("", exc_info=error)
+    if isinstance(error, ModuleNotFoundError):
+        error = DependencyMissing("this", str(error.name).partition(".")[0])
+    log.error("%s", visible(str(error)))

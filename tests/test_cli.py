@@ -62,7 +62,7 @@ def test_with_no_models_the_main_job_still_runs(capsys) -> None:
     }  # fmt: skip
     assert any(mode == "tags" and "cat" in text for _, mode, text in rows)
     assert captured.err.splitlines() == [
-        "left out: caption, best, fast, classic, negative: "
+        "left out: caption, best, fast, classic, negative, tables: "
         "ViT-L-14/openai is not here (promptglass models get ViT-L-14/openai); "
         "blip-large is not here (promptglass models get blip-large), or give --caption TEXT"
     ]
@@ -83,7 +83,7 @@ def test_every_mode_with_local_models(capsys, models, tables) -> None:
     assert main(["interrogate", CAT, "--mode", "all", "--json", *options]) == 0
     captured = capsys.readouterr()
     found = answers(captured.out)
-    assert set(found) == {"caption", "best", "fast", "classic", "negative", "tags", "palette"}
+    assert set(found) == {"caption", "best", "fast", "classic", "negative", "tables", "tags", "palette"}
     assert "left out" not in captured.err
     assert found["fast"]["model"] == clip and -1 <= found["fast"]["score"] <= 1
     assert found["fast"]["settings"]["captioner"] == blip
@@ -239,7 +239,10 @@ def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 def test_version_and_help_as_a_module() -> None:
     assert run("--version").stdout.startswith("promptglass 0.")
-    for arguments in (["--help"], ["interrogate", "--help"], ["models", "--help"]):
+    for arguments in (
+        ["--help"],
+        *([name, "--help"] for name in ("interrogate", "batch", "wildcards", "models")),
+    ):
         found = run(*arguments)
         assert found.returncode == 0 and "usage: promptglass" in found.stdout
     assert "embedded" in run("interrogate", "--help").stdout
@@ -308,7 +311,7 @@ def test_a_console_without_unicode_gets_stand_ins(tmp_path: Path) -> None:
 
 def test_the_table_fits_and_holds_no_control_characters() -> None:
     picture = open_picture(CAT)
-    long = Answer("best", "word " * 60 + "\x1b[31m end", "ViT-L-14/openai", 0.3123, 41.2, {"settings": {}})
+    long = Answer("best", "word " * 60 + "\x1b[31m end", "ViT-L-14/openai", 0.3123, 41.2)
     shown = table(picture, [long], colour=False, width=60)
     assert all(len(line) <= 60 for line in shown.splitlines()[1:])
     assert "score 0.312 · ViT-L-14/openai · 41.2 s" in shown

@@ -1,0 +1,51 @@
+"""Which pictures of a folder could not be done, and why: one JSON line each, for the morning after."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Collection
+from datetime import datetime, timezone
+from pathlib import Path
+
+from .atomic import locked, replace_file
+
+NAME = ".promptglass.journal.jsonl"
+
+
+class Journal:
+    """The journal of a folder. A line is on the disk as soon as something failed, whatever happens next."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+
+    def failed(self, picture: str, reason: str) -> None:
+        at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        line = json.dumps({"picture": self._name(picture), "error": reason, "at": at})
+        with contextlib.suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")  # in one piece: another process may be writing its own
+
+    def settle(self, succeeded: Collection[str]) -> None:
+        """Strike out what succeeded since and what is gone; no journal stays where nothing failed."""
+        done = {self._name(picture) for picture in succeeded}
+        with contextlib.suppress(OSError):
+            if not self.path.exists():
+                return
+            with locked(self.path):
+                last = {}
+                for line in self.path.read_text(encoding="utf-8").splitlines():
+                    with contextlib.suppress(ValueError, TypeError, KeyError):  # torn by a crash
+                        last[json.loads(line)["picture"]] = line
+                left = [
+                    line
+                    for name, line in last.items()
+                    if name not in done and os.path.lexists(self.path.parent / name)
+                ]
+                if left:
+                    replace_file(self.path, "".join(f"{line}\n" for line in left).encode())
+                else:
+                    self.path.unlink()
+
+    def _name(self, picture: str) -> str:
+        return Path(os.path.relpath(picture, self.path.parent)).as_posix()

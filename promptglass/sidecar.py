@@ -1,0 +1,269 @@
+"""The JSON beside a picture: what was found out about it, by which model, with which settings.
+
+`photo.png.promptglass.json` belongs to photo.png; docs/sidecar.schema.json describes it. Whatever else stands
+in such a file survives: unknown keys, unknown modes, answers of other models. A file that cannot be
+understood is kept aside, one of a newer schema is left alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import sealed
+from .atomic import locked, replace_file
+from .errors import SidecarError
+
+if TYPE_CHECKING:
+    from .analyzers import Answer, Recipe
+
+SUFFIX = ".promptglass.json"
+SCHEMA = 1
+
+Content = dict[str, Any]
+
+
+class _NotOurs(ValueError):
+    """A file that is no sidecar, or a damaged one."""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a sidecar says about its picture's file."""
+
+    sha256: str
+    pixels_sha256: str | None  # see fingerprint.py
+    size: int  # bytes
+    modified_ns: int
+    created_ns: int | None
+    width: int
+    height: int
+    format: str
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """What a sidecar may give away. names: "plain", "hash" or "omit", for the picture's file name."""
+
+    names: str = "plain"
+    encrypt: bool = False
+
+
+OPEN = Privacy()
+
+
+def path_of(picture: str | os.PathLike[str]) -> Path:
+    """Where a picture's sidecar lies."""
+    return Path(os.fspath(picture) + SUFFIX)
+
+
+def read(path: str | os.PathLike[str]) -> Content | None:
+    """What a sidecar holds, decrypted; None where there is none, or one that cannot be understood.
+
+    Raises SidecarError for a newer schema or a file that cannot be opened, EncryptionKeyError for one that
+    the key at hand does not open.
+    """
+    try:
+        return _parsed(path)[0]
+    except (FileNotFoundError, _NotOurs):
+        return None
+
+
+def describes(content: Content, size: int, modified_ns: int) -> bool:
+    """Whether a file of this size and time is the one the sidecar was written for, as far as these tell."""
+    info = content.get("file_info", {})
+    return info.get("size") == size and info.get("modified") == _time(modified_ns)
+
+
+def entry_of(content: Content, mode: str, recipe: Recipe) -> Content | None:
+    """What a mode answered by this recipe: {} where it found nothing to say, None where it was not asked."""
+    entries = content.get("analysis", {}).get(mode)
+    if not isinstance(entries, list):
+        return None
+    for entry in reversed(entries):
+        if recipe.made(entry):
+            return entry
+    return {} if not entries and recipe.model is None else None  # {}: a file without a prompt in it, say
+
+
+def update(
+    picture: str | os.PathLike[str],
+    facts: FileFacts,
+    recipes: Mapping[str, Recipe],
+    answers: Sequence[Answer],
+    privacy: Privacy = OPEN,
+) -> Path | None:
+    """Put answers into a picture's sidecar. `recipes` names the modes that were asked, answered or not.
+
+    Gives the place where a file that could not be understood was kept, if there was one. Raises SidecarError,
+    EncryptionKeyError, and OSError where the folder cannot be written to.
+    """
+    path = path_of(picture)
+    kept: Path | None = None
+    with locked(path):
+        content: Content = {}
+        was_encrypted = False
+        try:
+            content, was_encrypted = _parsed(path)
+            _written(content, encrypt=False)  # a number too large for JSON, or too deep a nesting
+        except FileNotFoundError:
+            pass
+        except (_NotOurs, ValueError, RecursionError):
+            content, kept = {}, _keep_aside(path)
+        merged = _merged(content, Path(picture).name, facts, recipes, answers, privacy.names)
+        replace_file(path, _written(merged, privacy.encrypt or was_encrypted))
+    return kept
+
+
+def touch(picture: str | os.PathLike[str], size: int, modified_ns: int) -> None:
+    """Note the time of a file that was only copied or restored, so that it is not hashed again."""
+    path = path_of(picture)
+    with locked(path):
+        content, was_encrypted = _parsed(path)
+        info = {**content.get("file_info", {}), "size": size, "modified": _time(modified_ns)}
+        replace_file(path, _written({**content, "file_info": info}, was_encrypted))
+
+
+def _parsed(path: str | os.PathLike[str]) -> tuple[Content, bool]:
+    """A sidecar's content, and whether it was encrypted. Raises FileNotFoundError and _NotOurs as well."""
+    try:
+        raw = _bytes(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        is_name = error.errno == errno.ENAMETOOLONG
+        way_out = "Rename the picture." if is_name else "Check its permissions."
+        raise SidecarError(str(path), f"{error.strerror or error}. {way_out}") from error
+    content = _checked(path, raw)
+    envelope = content.get("encrypted")
+    if envelope is None:
+        return content, False
+    return _checked(path, sealed.unseal(envelope, str(path))), True
+
+
+def _bytes(path: str | os.PathLike[str]) -> bytes:
+    # A rescan reads tens of thousands of these: a file object for each would take as long as all the rest.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        raw = block = os.read(descriptor, _BLOCK)
+        while len(block) == _BLOCK:
+            block = os.read(descriptor, _BLOCK)
+            raw += block
+    finally:
+        os.close(descriptor)
+    return raw
+
+
+_BLOCK = 1 << 16
+
+
+def _checked(path: str | os.PathLike[str], raw: bytes) -> Content:
+    try:
+        content = _DECODER.decode(raw.decode(json.detect_encoding(raw)))
+    except (ValueError, RecursionError) as error:
+        raise _NotOurs from error
+    if not isinstance(content, dict):
+        raise _NotOurs
+    schema = content.get("schema", SCHEMA)
+    if isinstance(schema, int | float) and schema > SCHEMA:
+        raise SidecarError(
+            str(path), f"it has schema {schema}, written by a newer promptglass. Update this one."
+        )
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise _NotOurs
+    if not isinstance(content.get("file_info", {}), dict) or not isinstance(
+        content.get("analysis", {}), dict
+    ):
+        raise _NotOurs
+    return content
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
+def _keep_aside(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.bad{number or ''}") for number in count())
+    kept = next(name for name in names if not os.path.lexists(name))
+    path.rename(kept)
+    return kept
+
+
+def _merged(
+    content: Content,
+    name: str,
+    facts: FileFacts,
+    recipes: Mapping[str, Recipe],
+    answers: Sequence[Answer],
+    names: str,
+) -> Content:
+    now = _time(time.time_ns())
+    info = dict(content.get("file_info", {}))
+    is_same_picture = info.get("sha256", facts.sha256) == facts.sha256
+    analysis = dict(content.get("analysis", {})) if is_same_picture else {}
+    for mode, recipe in recipes.items():
+        entries = analysis.get(mode, [])
+        entries = entries if isinstance(entries, list) else [entries]
+        analysis[mode] = [entry for entry in entries if not recipe.made(entry)]
+        analysis[mode] += [_entry(answer, now) for answer in answers if answer.mode == mode]
+    info.pop("filename", None)
+    shown = {"plain": {"filename": name}, "hash": {"filename": _hashed(name)}, "omit": {}}[names]
+    info = {
+        **shown,
+        **info,
+        "sha256": facts.sha256,
+        "pixels_sha256": facts.pixels_sha256,
+        "size": facts.size,
+        "modified": _time(facts.modified_ns),
+        "created": None if facts.created_ns is None else _time(facts.created_ns),
+        "processed": now,
+        "width": facts.width,
+        "height": facts.height,
+        "format": facts.format,
+    }
+    return {**content, "schema": SCHEMA, "file_info": info, "analysis": analysis}
+
+
+def _entry(answer: Answer, now: str | None) -> Content:
+    score = {} if answer.score is None else {"score": round(answer.score, 6)}
+    settings = {"settings": answer.settings} if answer.settings else {}
+    elapsed = {"elapsed_s": round(answer.elapsed_s, 3), "at": now}
+    return {"model": answer.model, "prompt": answer.text, **score, **settings, **answer.details, **elapsed}
+
+
+def _written(content: Content, encrypt: bool) -> bytes:
+    if encrypt:
+        envelope = sealed.seal(json.dumps(content, allow_nan=False).encode())
+        content = {"schema": SCHEMA, "encrypted": envelope}
+    try:
+        text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False).encode()
+    except UnicodeEncodeError:  # a file name that is no text
+        text = json.dumps(content, indent=1, allow_nan=False).encode()
+    return text + b"\n"
+
+
+def _hashed(name: str) -> str:
+    return "sha256:" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _time(ns: int) -> str | None:
+    """UTC to the microsecond; None for a time that no calendar has."""
+    try:
+        return (_EPOCH + timedelta(microseconds=ns // 1000)).isoformat(timespec="microseconds") + "Z"
+    except OverflowError:
+        return None
+
+
+_EPOCH = datetime(1970, 1, 1)

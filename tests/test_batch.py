@@ -1,0 +1,498 @@
+"""A folder is filled with sidecars, whatever is in it and whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jsonschema
+import pytest
+from PIL import Image
+
+from promptglass import batch as batch_module
+from promptglass.analyzers import Answer, EmbeddedAnalyzer, PaletteAnalyzer, Recipe
+from promptglass.atomic import claim
+from promptglass.batch import Batch, Outcome
+from promptglass.errors import InputError, ModelError, WeightsMissing
+from promptglass.images import Picture
+from promptglass.journal import NAME as JOURNAL
+from promptglass.sidecar import Privacy, path_of
+from promptglass.training import CaptionFiles
+
+from .conftest import noise
+
+SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "sidecar.schema.json").read_text("utf-8"))
+
+
+class Scribe:
+    """An analyzer that writes down what it was asked, and fails where it is told to."""
+
+    def __init__(self, modes: Sequence[str] = ("fast",), model: str = "scribe") -> None:
+        self.modes = tuple(modes)
+        self.model = model
+        self.settings: dict[str, object] = {}
+        self.groups: list[int] = []
+        self.seen: list[str] = []
+        self.fails_at: dict[str, BaseException] = {}
+
+    def obstacles(self, mode: str) -> list[str]:
+        return []
+
+    def recipe(self, mode: str) -> Recipe:
+        return Recipe(self.model, self.settings)
+
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+        self.groups.append(len(pictures))
+        for place, picture in enumerate(pictures):
+            name = Path(picture.name).name
+            if name in self.fails_at:
+                raise self.fails_at[name]
+            for mode in modes:
+                self.seen.append(name)
+                yield (
+                    place,
+                    Answer(mode, f"{mode} of {name}", self.model, 0.25, 0.01, self.settings, {"extra": [1]}),
+                )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "pictures"
+    place.mkdir()
+    for number in range(5):
+        noise(number).save(place / f"{number}.png")
+    return place
+
+
+def run(batch: Batch, folder: Path, recursive: bool = False) -> dict[str, Outcome]:
+    outcomes = {Path(outcome.path).name: outcome for outcome in batch.run(batch.plan(folder, recursive))}
+    assert leftovers(folder) == []
+    for path in filter(Path.exists, folder.rglob("*.promptglass.json")):
+        content = json.loads(path.read_text("utf-8"))
+        if content["schema"] == 1:
+            jsonschema.validate(content, SCHEMA)
+    return outcomes
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Locks, claims and temporary files."""
+    return [path.name for path in folder.rglob(".*.promptglass.*") if path.name != JOURNAL]
+
+
+def statuses(outcomes: dict[str, Outcome]) -> set[str]:
+    return {outcome.status for outcome in outcomes.values()}
+
+
+def analysis(picture: Path) -> dict:
+    return json.loads(path_of(picture).read_text("utf-8"))["analysis"]
+
+
+def test_every_picture_gets_a_sidecar_and_the_second_run_nothing_to_do(folder: Path) -> None:
+    scribe = Scribe()
+    outcomes = run(Batch([scribe, PaletteAnalyzer()], ["fast", "palette"]), folder)
+    assert statuses(outcomes) == {"done"} and len(outcomes) == 5
+    found = analysis(folder / "3.png")
+    assert found["fast"][0] | {"at": "", "elapsed_s": 0} == {
+        "model": "scribe", "prompt": "fast of 3.png", "score": 0.25, "extra": [1], "at": "", "elapsed_s": 0,
+    }  # fmt: skip
+    assert found["palette"][0]["colours"]
+    before = path_of(folder / "3.png").stat().st_mtime_ns
+    plan = Batch([scribe, PaletteAnalyzer()], ["fast", "palette"]).plan(folder)
+    assert not plan.todo and len(plan.unchanged) == 5
+    assert path_of(folder / "3.png").stat().st_mtime_ns == before
+
+
+def test_pictures_are_seen_together(folder: Path) -> None:
+    scribe = Scribe()
+    run(Batch([scribe], ["fast"]), folder)
+    assert sum(scribe.groups) == 5 and len(scribe.groups) < 5
+
+
+def test_only_what_is_missing_is_computed(folder: Path) -> None:
+    run(Batch([Scribe()], ["fast"]), folder)
+    both = Scribe(("fast", "best"))
+    run(Batch([both], ["fast", "best"]), folder)
+    assert sorted(both.seen) == [f"{n}.png" for n in range(5)]  # best alone
+    other_model = Scribe(model="other")
+    run(Batch([other_model], ["fast"]), folder)
+    other_settings = Scribe()
+    other_settings.settings = {"max_flavors": 3}
+    run(Batch([other_settings], ["fast"]), folder)
+    entries = analysis(folder / "0.png")["fast"]
+    assert [(entry["model"], entry.get("settings")) for entry in entries] == [
+        ("scribe", None), ("other", None), ("scribe", {"max_flavors": 3}),
+    ]  # fmt: skip
+
+
+def test_a_new_picture_among_old_ones(folder: Path) -> None:
+    run(Batch([Scribe()], ["fast"]), folder)
+    noise(9).save(folder / "new one 🦊.png")
+    scribe = Scribe()
+    run(Batch([scribe], ["fast"]), folder)
+    assert scribe.seen == ["new one 🦊.png"]
+
+
+def test_a_changed_picture_is_computed_whole(folder: Path) -> None:
+    run(Batch([Scribe(("fast", "best"))], ["fast", "best"]), folder)
+    sidecar = path_of(folder / "1.png")
+    content = json.loads(sidecar.read_text("utf-8"))
+    sidecar.write_text(json.dumps({**content, "rating": 5}))
+    noise(77).save(folder / "1.png")
+    scribe = Scribe()
+    run(Batch([scribe], ["fast"]), folder)
+    after = json.loads(sidecar.read_text("utf-8"))
+    assert scribe.seen == ["1.png"]
+    assert after["rating"] == 5 and list(after["analysis"]) == ["fast"]  # best was another picture's
+    assert after["file_info"]["sha256"] != content["file_info"]["sha256"]
+
+
+def test_a_copied_file_is_hashed_but_not_computed_again(folder: Path) -> None:
+    run(Batch([Scribe()], ["fast"]), folder)
+    os.utime(folder / "2.png", ns=(1, 1_500_000_000_123_456_000))
+    scribe = Scribe()
+    outcomes = run(Batch([scribe], ["fast"]), folder)
+    assert outcomes["2.png"].status == "unchanged" and not scribe.seen
+    assert not Batch([scribe], ["fast"]).plan(folder).todo  # the new time is noted
+    assert json.loads(path_of(folder / "2.png").read_text())["file_info"]["modified"].startswith(
+        "2017-07-14T"
+    )
+
+
+def test_verify_sees_what_size_and_time_hide(folder: Path) -> None:
+    picture = folder / "4.bmp"
+    Image.new("RGB", (20, 20), "red").save(picture)
+    run(Batch([Scribe()], ["fast"]), folder)
+    time_before = picture.stat().st_mtime_ns
+    Image.new("RGB", (20, 20), "blue").save(picture)
+    os.utime(picture, ns=(time_before, time_before))
+    assert not Batch([Scribe()], ["fast"]).plan(folder).todo
+    scribe = Scribe()
+    outcomes = run(Batch([scribe], ["fast"], verify=True), folder)
+    assert scribe.seen == ["4.bmp"]
+    assert {name: outcome.status for name, outcome in outcomes.items()} == {
+        **{f"{n}.png": "unchanged" for n in range(5)}, "4.bmp": "done",
+    }  # fmt: skip
+
+
+def test_force_computes_again_in_place(folder: Path) -> None:
+    run(Batch([Scribe(("fast", "best"))], ["fast", "best"]), folder)
+    scribe = Scribe()
+    run(Batch([scribe], ["fast"], force=True), folder)
+    assert len(scribe.seen) == 5
+    found = analysis(folder / "0.png")
+    assert len(found["fast"]) == 1 and len(found["best"]) == 1
+
+
+def test_a_mode_without_an_answer_is_not_asked_twice(folder: Path) -> None:
+    run(Batch([EmbeddedAnalyzer()], ["embedded"]), folder)
+    assert analysis(folder / "0.png") == {"embedded": []}
+    assert not Batch([EmbeddedAnalyzer()], ["embedded"]).plan(folder).todo
+
+
+def test_a_newer_schema_is_left_alone(folder: Path) -> None:
+    newer = '{"schema": 2, "all": "is different"}'
+    path_of(folder / "0.png").write_text(newer)
+    scribe = Scribe()
+    outcomes = run(Batch([scribe], ["fast"]), folder)
+    assert outcomes["0.png"].status == "failed" and "newer promptglass" in str(outcomes["0.png"].error)
+    assert path_of(folder / "0.png").read_text() == newer and "0.png" not in scribe.seen
+
+
+def test_a_damaged_sidecar_is_kept_aside(folder: Path) -> None:
+    sidecar = path_of(folder / "0.png")
+    for number, damaged in enumerate(['{"schema": 1, "analy', "[]"]):
+        sidecar.write_text(damaged)
+        outcomes = run(Batch([Scribe()], ["fast"]), folder)
+        kept = sidecar.name + ".bad" + ("1" if number else "")
+        assert outcomes["0.png"].status == "done" and kept in str(outcomes["0.png"].note)
+        assert (folder / kept).read_text() == damaged
+        assert analysis(folder / "0.png")["fast"]
+
+
+def test_a_picture_that_fails_costs_no_other_its_answer(folder: Path) -> None:
+    scribe = Scribe()
+    scribe.fails_at["3.png"] = ModelError("no words for it")
+    outcomes = run(Batch([scribe, PaletteAnalyzer()], ["fast", "palette"]), folder)
+    assert outcomes["3.png"].status == "failed" and outcomes["3.png"].error == "no words for it"
+    assert {*analysis(folder / "3.png")} == {"palette"}  # what worked is kept
+    assert all(outcomes[f"{n}.png"].status == "done" for n in (0, 1, 2, 4))
+    scribe.fails_at.clear()
+    run(Batch([scribe, PaletteAnalyzer()], ["fast", "palette"]), folder)
+    assert {*analysis(folder / "3.png")} == {"palette", "fast"}
+
+
+def test_a_bug_in_an_analyzer_is_one_line_about_one_picture(folder: Path) -> None:
+    scribe = Scribe()
+    scribe.fails_at["3.png"] = KeyError("pixels")
+    outcomes = run(Batch([scribe], ["fast"]), folder)
+    assert outcomes["3.png"].error == "KeyError: 'pixels'"
+
+
+@pytest.mark.parametrize(
+    "error", [WeightsMissing("no weights"), ModuleNotFoundError("torch"), ModelError("x")]
+)
+def test_an_analyzer_that_cannot_go_on_is_left_out(folder: Path, error: Exception) -> None:
+    scribe = Scribe()
+    scribe.fails_at.update({f"{n}.png": error for n in range(5)})
+    batch = Batch([scribe, PaletteAnalyzer()], ["fast", "palette"])
+    outcomes = run(batch, folder)
+    assert batch.left_out == [error]
+    assert statuses(outcomes) == {"done"} and {*analysis(folder / "0.png")} == {"palette"}
+    alone = Batch([scribe], ["fast"])
+    with pytest.raises(type(error)):
+        run(alone, folder)
+
+
+def test_interrupted_it_keeps_what_is_done(folder: Path) -> None:
+    scribe = Scribe()
+    scribe.fails_at["3.png"] = KeyboardInterrupt()
+    batch = Batch([scribe], ["fast"])
+    with pytest.raises(KeyboardInterrupt):
+        run(batch, folder)
+    done = {path.name.removesuffix(".promptglass.json") for path in folder.glob("*.promptglass.json")}
+    assert done == {*scribe.seen}
+    assert leftovers(folder) == []  # no claim is left
+    scribe.fails_at.clear()
+    seen_before = [*scribe.seen]
+    run(Batch([scribe], ["fast"]), folder)
+    assert (
+        sorted(scribe.seen) == [f"{n}.png" for n in range(5)]
+        and scribe.seen[: len(seen_before)] == seen_before
+    )
+
+
+def test_closing_the_iterator_stops_the_work(folder: Path) -> None:
+    for number in range(5, 90):
+        noise(number, (8, 8)).save(folder / f"{number}.png")
+    scribe = Scribe()
+    batch = Batch([scribe], ["fast"])
+    outcomes = batch.run(batch.plan(folder))
+    next(outcomes)
+    outcomes.close()  # type: ignore[attr-defined]
+    assert 0 < len(scribe.seen) < 90
+    assert len([*folder.glob("*.promptglass.json")]) == len(scribe.seen)
+    assert leftovers(folder) == []
+
+
+def test_memory_is_bounded_and_nothing_waits_for_ever(folder: Path, monkeypatch) -> None:
+    held: list[int] = []
+    monkeypatch.setattr(batch_module, "_BUDGET_BYTES", 3 * 40 * 30 * 4)  # four pictures; the large one is ten
+    noise(5, (400, 30)).save(folder / "a large one.png")
+    for number in range(6, 30):
+        noise(number).save(folder / f"{number}.png")
+
+    class Watcher(Scribe):
+        def analyze(self, pictures, modes):
+            held.append(len(pictures))
+            return super().analyze(pictures, modes)
+
+    assert len(run(Batch([Watcher()], ["fast"]), folder)) == 30
+    assert max(held) <= 4
+
+
+def test_a_picture_another_process_works_on_is_passed_over(folder: Path) -> None:
+    taken = claim(folder / "2.png")
+    assert taken is not None
+    scribe = Scribe()
+    batch = Batch([scribe], ["fast"])
+    outcomes = {Path(o.path).name: o for o in batch.run(batch.plan(folder))}
+    assert outcomes["2.png"].status == "elsewhere" and "2.png" not in scribe.seen
+    taken.release()
+    run(Batch([scribe], ["fast"]), folder)
+    assert "2.png" in scribe.seen
+
+
+def test_what_another_process_did_since_the_scan_is_not_done_again(folder: Path) -> None:
+    late = Scribe()
+    batch = Batch([late], ["fast"])
+    plan = batch.plan(folder)
+    run(Batch([Scribe()], ["fast"]), folder)
+    assert {outcome.status for outcome in batch.run(plan)} == {"unchanged"} and not late.seen
+
+
+def test_a_full_disk_ends_the_batch_with_one_error(folder: Path, monkeypatch) -> None:
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("promptglass.sidecar.replace_file", full)
+    with pytest.raises(InputError, match="No space left"):
+        run(Batch([Scribe()], ["fast"]), folder)
+    assert leftovers(folder) == []
+
+
+def test_a_file_that_cannot_be_written_is_one_line(folder: Path, monkeypatch) -> None:
+    path_of(folder / "1.png").symlink_to(folder / "no such folder" / "x.json")
+    long_name = "x" * 250 + ".png"
+    noise(1).save(folder / long_name)
+    outcomes = run(Batch([Scribe()], ["fast"]), folder)
+    assert outcomes["1.png"].status == outcomes[long_name].status == "failed"
+    assert "File name too long. Rename" in str(outcomes[long_name].error)
+    assert outcomes["0.png"].status == "done"
+
+
+# -- folders as they are found ---------------------------------------------------------------------------
+
+
+def test_the_bad_input_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    noise(1, (200, 200)).save(folder / "cut.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:2000])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.png").write_text("not a picture")
+    bomb(folder / "bomb.png")
+    noise(2).convert("CMYK").save(folder / "cmyk.tif")
+    noise(3).save(folder / "moving.gif", save_all=True, append_images=[noise(4), noise(5)])
+    Image.fromarray(__import__("numpy").arange(1200, dtype="uint16").reshape(30, 40) * 50).save(
+        folder / "16bit.png"
+    )
+    noise(6).save(folder / "emoji 🦊 and\nnewline.png")
+    (folder / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / "circle.png").symlink_to(folder / "circle.png")
+    (folder / "nowhere.png").symlink_to(folder / "gone.png")
+    (folder / ".hidden.png").write_bytes(b"x")
+    (folder / "~temporary.png").write_bytes(b"x")
+    (folder / "notes.txt").write_text("x")
+    expected = {"cut.jpg", "empty.png", "text.png", "bomb.png", "circle.png", "nowhere.png"}
+    if os.geteuid():
+        noise(7).save(folder / "locked.png")
+        (folder / "locked.png").chmod(0)
+        expected.add("locked.png")
+
+    outcomes = run(Batch([Scribe()], ["fast"]), folder, recursive=True)
+    failed = {name: str(outcome.error) for name, outcome in outcomes.items() if outcome.status == "failed"}
+    assert {*failed} == expected
+    for name, reason in failed.items():
+        assert name in reason and "\n" not in reason and len(reason) < 400
+    assert {name for name, outcome in outcomes.items() if outcome.status == "done"} == {
+        "cmyk.tif", "moving.gif", "16bit.png", "emoji 🦊 and\nnewline.png",
+    }  # fmt: skip
+    assert {p.name.removesuffix(".promptglass.json") for p in folder.glob("*.promptglass.json")} == {
+        *outcomes
+    } - expected
+    journal = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
+    assert {entry["picture"] for entry in journal} == expected
+
+    for name in expected - {"cut.jpg"}:
+        (folder / name).unlink()
+    noise(1).save(folder / "cut.jpg")
+    run(Batch([Scribe()], ["fast"]), folder, recursive=True)
+    assert not (folder / JOURNAL).exists()  # all is well again
+
+
+def bomb(path: Path) -> None:
+    """A PNG of a few bytes that says it is 60,000 pixels square."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    )
+
+
+def test_folders_within_are_entered_only_when_told(folder: Path) -> None:
+    for place in ("a", "a/b", ".hidden", "@eaDir"):
+        (folder / place).mkdir()
+        noise(1).save(folder / place / "x.png")
+    assert len(Batch([Scribe()], ["fast"]).plan(folder).todo) == 5
+    (folder / "a" / "up").symlink_to(folder, target_is_directory=True)
+    found = [
+        Path(f.path).relative_to(folder).as_posix()
+        for f in Batch([Scribe()], ["fast"]).plan(folder, True).todo
+    ]
+    assert found == [*(f"{n}.png" for n in range(5)), "a/x.png", "a/b/x.png"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "0.png"])
+def test_what_is_no_folder_is_one_error(folder: Path, name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        Batch([Scribe()], ["fast"]).plan(folder / name)
+
+
+def test_formats_without_a_decoder_are_one_note(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(
+        batch_module, "missing_decoder", lambda extension: "needs x" if extension == ".heic" else None
+    )
+    for name in ("a.HEIC", "b.heic"):
+        (folder / name).write_bytes(b"x")
+    plan = Batch([Scribe()], ["fast"]).plan(folder)
+    assert plan.notes == ["2 pictures passed over: needs x"] and len(plan.todo) == 5
+
+
+_ODD = ("La", "PA", "RGBa", "I;16")  # which Pillow converts nothing to
+_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", *_ODD)
+
+
+def test_every_format_pillow_writes_gets_through_or_gets_a_line(tmp_path: Path) -> None:
+    Image.init()
+    suffix_of = {kind: suffix for suffix, kind in Image.EXTENSION.items()}
+    for suffix in (".png", ".jpg", ".webp", ".gif", ".bmp", ".tif", ".avif", ".heic"):
+        suffix_of[Image.EXTENSION.get(suffix, "")] = suffix
+    written = 0
+    for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF"):
+        for mode in _MODES:
+            try:
+                image = noise(3, (24, 16)).convert(mode) if mode not in _ODD else Image.new(mode, (24, 16))
+                image.save(tmp_path / f"{mode.replace(';', '_')}-{kind}{suffix_of[kind]}", kind)
+                written += 1
+            except (OSError, ValueError, KeyError):  # Pillow does not write this
+                continue
+    outcomes = run(Batch([Scribe()], ["fast"]), tmp_path)
+    assert written > 40 and len(outcomes) >= 40
+    for outcome in outcomes.values():
+        assert outcome.status == "done" or (outcome.error and "\n" not in outcome.error)
+    assert sum(outcome.status == "done" for outcome in outcomes.values()) >= written - 5
+
+
+# -- captions, privacy ------------------------------------------------------------------------------------
+
+
+def test_captions_to_train_on(folder: Path) -> None:
+    (folder / "0.txt").write_text("by hand")
+    modes = ["negative", "tags", "fast"]
+    scribe = Scribe(modes)
+    run(Batch([scribe], modes, captions=CaptionFiles("append", prefix="sks")), folder)
+    assert (folder / "1.txt").read_text() == "sks, tags of 1.png, fast of 1.png\n"
+    assert (folder / "0.txt").read_text() == "sks, by hand, tags of 0.png, fast of 0.png\n"
+    again = Batch([scribe], modes, captions=CaptionFiles("append", prefix="sks"))
+    assert statuses(run(again, folder)) == {"unchanged"}
+    # From what the sidecars hold, with no model at work.
+    seen = len(scribe.seen)
+    outcomes = run(Batch([scribe], ["tags"], captions=CaptionFiles("overwrite")), folder)
+    assert statuses(outcomes) == {"done"} and len(scribe.seen) == seen
+    assert (folder / "0.txt").read_text() == "tags of 0.png\n"
+    assert not Batch([scribe], ["tags"], captions=CaptionFiles("skip")).plan(folder).todo
+
+
+def test_two_pictures_with_one_caption_file(folder: Path) -> None:
+    noise(8).save(folder / "0.jpg")
+    outcomes = run(Batch([Scribe()], ["fast"], captions=CaptionFiles("overwrite")), folder)
+    assert (folder / "0.txt").read_text() == "fast of 0.jpg\n"
+    assert outcomes["0.png"].status == "failed" and "0.jpg" in str(outcomes["0.png"].error)
+    assert analysis(folder / "0.png")["fast"]  # its sidecar is its own
+
+
+def test_no_caption_from_half_of_the_modes(folder: Path) -> None:
+    scribe, tagger = Scribe(), Scribe(("tags",))
+    tagger.fails_at["2.png"] = ModelError("x")
+    run(Batch([scribe, tagger], ["fast", "tags"], captions=CaptionFiles("overwrite")), folder)
+    assert not (folder / "2.txt").exists() and (folder / "1.txt").exists()
+
+
+def test_file_names_can_be_hashed_or_left_out(folder: Path) -> None:
+    run(Batch([Scribe()], ["fast"], Privacy("hash")), folder)
+    hashed = json.loads(path_of(folder / "0.png").read_text())["file_info"]["filename"]
+    assert hashed.startswith("sha256:") and "0.png" not in hashed
+    run(Batch([Scribe()], ["fast"], Privacy("omit"), force=True), folder)
+    assert "filename" not in json.loads(path_of(folder / "0.png").read_text())["file_info"]
+
+
+def test_a_batch_without_pictures(tmp_path: Path) -> None:
+    assert run(Batch([Scribe()], ["fast"]), tmp_path) == {}

@@ -1,0 +1,94 @@
+"""Batches as real processes: killed at any moment, stopped politely, two at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from promptglass.analyzers import PaletteAnalyzer
+from promptglass.batch import Batch
+
+from .conftest import noise
+from .test_batch import leftovers, run
+
+ROUNDS = 50
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(150):
+        noise(number, (16, 16)).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "promptglass", "batch", str(folder), "--modes", "palette", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def sidecars(folder: Path) -> dict[str, bytes]:
+    found = {path.name: path.read_bytes() for path in folder.glob("*.promptglass.json")}
+    for content in found.values():
+        assert json.loads(content)["analysis"]["palette"]
+    return found
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_any_moment_it_loses_nothing_and_leaves_nothing_broken(folder: Path) -> None:
+    chance = random.Random(3)
+    started = time.monotonic()
+    start(folder, "--txt", "overwrite").communicate()
+    whole_s = time.monotonic() - started
+    kills_while_working = 0
+    for _ in range(ROUNDS):
+        before = sidecars(folder)
+        for name in chance.sample(sorted(before), min(100, len(before))):
+            (folder / name).unlink()
+            del before[name]
+        process = start(folder, "--txt", "overwrite")
+        time.sleep(chance.uniform(0.2, 1.1) * whole_s)
+        process.kill()
+        process.communicate()
+        after = sidecars(folder)
+        assert before.items() <= after.items()
+        kills_while_working += len(before) < len(after) < 150
+        assert all(path.read_text().endswith("\n") for path in folder.glob("*.txt"))
+    assert kills_while_working > ROUNDS // 5
+    run(Batch([PaletteAnalyzer()], ["palette"]), folder)
+    assert len(sidecars(folder)) == 150
+    assert leftovers(folder) == []
+
+
+def test_two_processes_do_no_picture_twice(folder: Path) -> None:
+    processes = [start(folder, "--json"), start(folder, "--json")]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    told = [json.loads(line) for output in outputs for line in output.splitlines()]
+    done = [line["picture"] for line in told if line["status"] == "done"]
+    assert len(done) == len({*done}) == 150
+    assert [process.returncode for process in processes] == [0, 0]
+    assert all(any('"done"' in line for line in output.splitlines()) for output in outputs)  # both had work
+    assert len(sidecars(folder)) == 150 and leftovers(folder) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no polite way")
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_politely_it_says_so_and_goes_on_later(folder: Path, number: int, code: int) -> None:
+    process = start(folder, "--json")
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "what was computed so far is kept" in errors and "Traceback" not in errors
+    assert Path(first["picture"]).name + ".promptglass.json" in sidecars(folder)
+    assert len(sidecars(folder)) < 150 and leftovers(folder) == []
+    assert start(folder, "--quiet").communicate(timeout=60) == ("", "")
+    assert len(sidecars(folder)) == 150
