@@ -19,10 +19,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-
-MODES = ["fast", "negative", "tables"]
 
 
 def report(
@@ -38,14 +37,13 @@ def report(
     print(json.dumps({**line, "times_the_reference": round(best[1] / best[0], 2), "goal": goal}), flush=True)
 
 
-def filled_folder(root: Path, count: int) -> None:
+def filled_folder(root: Path, count: int, modes: list[str]) -> None:
     """Pictures of one byte in folders of a thousand, with sidecars as `batch` writes them."""
     from promptglass.analyzers import Answer, ClipAnalyzer
     from promptglass.sidecar import FileFacts, update
 
     analyzer = ClipAnalyzer()
-    recipes = {mode: analyzer.recipe(mode) for mode in MODES}
-    os.fsync = lambda descriptor: None  # type: ignore[assignment]  # setting up twenty thousand files
+    recipes = {mode: analyzer.recipe(mode) for mode in modes}
     for number in range(count):
         folder = root / f"{number // 1000:02}"
         folder.mkdir(exist_ok=True)
@@ -62,12 +60,15 @@ def filled_folder(root: Path, count: int) -> None:
             for mode, recipe in recipes.items()
         ]  # fmt: skip
         facts = FileFacts("a" * 64, "b" * 64, 1, status.st_mtime_ns, None, 640, 480, "PNG")
-        update(picture, facts, recipes, answers)
+        with mock.patch("os.fsync"):  # twenty thousand of them only to prepare
+            update(picture, facts, recipes, answers)
 
 
 def rescan(root: Path) -> None:
     from promptglass.analyzers import ClipAnalyzer
     from promptglass.batch import Batch
+
+    filled_folder(root, 20_000, ["fast", "negative"])
 
     def reference() -> None:
         for place, _, names in os.walk(root):
@@ -75,7 +76,7 @@ def rescan(root: Path) -> None:
                 os.stat(os.path.join(place, name))  # noqa: PTH116, PTH118 - the least that could be done
 
     def ours() -> None:
-        plan = Batch([ClipAnalyzer()], MODES).plan(root, recursive=True)
+        plan = Batch([ClipAnalyzer()], ["fast", "negative"]).plan(root, recursive=True)
         assert len(plan.unchanged) == 20_000 and not plan.todo and not plan.failed
 
     report("rescan of 20,000 pictures", reference, ours, 4)
@@ -84,6 +85,8 @@ def rescan(root: Path) -> None:
 def wildcards(root: Path) -> None:
     from promptglass.scan import read_sidecars
     from promptglass.wildcards import collect, write_wildcards
+
+    filled_folder(root, 20_000, ["fast", "negative", "tables"])
 
     def reference() -> None:
         for place, _, names in os.walk(root):
@@ -135,20 +138,13 @@ def batch(root: Path) -> None:
 
 def main() -> None:
     wanted = sys.argv[1:] or ["rescan", "wildcards", "batch"]
-    root = Path(tempfile.mkdtemp(prefix="promptglass-"))
-    sync = os.fsync
-    try:
-        if {"rescan", "wildcards"} & {*wanted}:
-            filled_folder(root, 20_000)
-        os.fsync = sync
-        for work in (rescan, wildcards):
-            if work.__name__ in wanted:
+    for work in (rescan, wildcards, batch):
+        if work.__name__ in wanted:
+            root = Path(tempfile.mkdtemp(prefix="promptglass-"))
+            try:
                 work(root)
-        if "batch" in wanted:
-            (root / "jpegs").mkdir()
-            batch(root / "jpegs")
-    finally:
-        shutil.rmtree(root)
+            finally:
+                shutil.rmtree(root)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from .errors import (
     EncryptionKeyError,
     ImageError,
     InputError,
+    ModelError,
     PromptglassError,
     SidecarError,
     WeightsMissing,
@@ -49,6 +50,7 @@ _CHAINS = frozenset(("best", "negative"))
 _BUDGET_BYTES = 512 << 20
 # Answers that make no caption to train on, unless nothing else is asked for.
 _NO_CAPTIONS = frozenset(("embedded", "negative", "palette", "tables"))
+_TOO_MANY_IN_A_ROW = 8
 # Where no other picture would fare better. Windows has no quotas.
 _NO_ROOM = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -209,17 +211,19 @@ class _Run:
         self._loaders = ThreadPoolExecutor(threads, "promptglass-load")
         self._savers = ThreadPoolExecutor(2, "promptglass-save")
         self._loading: dict[Future[Claimed | None], Found] = {}
-        self._group: list[Claimed] = []
+        self._loaded: list[Claimed] = []
+        self._group: list[Claimed] = []  # those of them that models look at
         self._saving: deque[Future[Outcome]] = deque()
+        self._failed_in_a_row: dict[Analyzer, list[str]] = {}  # why
 
     def outcomes(self) -> Generator[Outcome, None, None]:
         try:
             self._feed()
-            while self._loading or self._group:
+            while self._loading or self._loaded:
                 yield from self._collect()
-                if self._is_group_full() or not self._loading:
-                    self._ask_analyzers()
-                    self._save_group()
+                self._group, self._loaded = self._loaded[: self._together], self._loaded[self._together :]
+                self._ask_analyzers()
+                self._save_group()
                 while self._saving and self._saving[0].done():
                     yield self._saving.popleft().result()
             while self._saving:
@@ -232,9 +236,12 @@ class _Run:
             self._loading[self._loaders.submit(self._intake.load, found)] = found
 
     def _collect(self) -> Iterator[Outcome]:
-        """Wait for the next pictures. Those that need no model go on to be saved."""
-        loaded, _ = wait(self._loading, return_when=FIRST_COMPLETED)
-        for future in loaded:
+        """Take what is loaded, and wait only for a first one: models are not idle while there is something to
+        do, and groups grow to what was loaded meanwhile. What needs no model goes on to be saved."""
+        if not self._loading:
+            return
+        done, _ = wait(self._loading, 0 if self._loaded else None, FIRST_COMPLETED)
+        for future in done:
             path = self._loading.pop(future).path
             try:
                 claimed = future.result()
@@ -246,13 +253,8 @@ class _Run:
             elif claimed.picture is None:
                 self._saving.append(self._savers.submit(self._save, claimed))
             else:
-                self._group.append(claimed)
+                self._loaded.append(claimed)
         self._feed()
-
-    def _is_group_full(self) -> bool:
-        # At half of the budget a picture of any size can be loaded: none waits for a group that waits for it.
-        held = sum(claimed.size_bytes for claimed in self._group)
-        return len(self._group) >= self._together or held >= self._budget.limit // 2
 
     def _ask_analyzers(self) -> None:
         by_modes = sorted(self._group, key=lambda claimed: claimed.missing)
@@ -267,7 +269,7 @@ class _Run:
         """Answers of one analyzer. A picture that it cannot do costs no other picture its answer."""
         try:
             _analyze(analyzer, group, modes)
-            return
+            self._failed_in_a_row.pop(analyzer, None)
         except (
             WeightsMissing,
             CaptionerMissing,
@@ -276,23 +278,27 @@ class _Run:
             ModuleNotFoundError,
         ) as error:
             self._batch.leave_out(analyzer, error)
-            return
         except Exception as error:
             if len(group) == 1:
-                group[0].failures.append(_reason(error))
+                self._fail(analyzer, group[0], error)
                 return
             log.debug("a group failed; its pictures are done one by one", exc_info=True)
-        failed: list[tuple[Claimed, Exception]] = []
-        for claimed in group:
-            try:
-                _analyze(analyzer, [claimed], [mode for mode in modes if mode not in claimed.asked])
-            except Exception as cause:
-                failed.append((claimed, cause))
-        if len(failed) == len(group):  # it is not the pictures
-            self._batch.leave_out(analyzer, failed[-1][1])
-            return
-        for claimed, reason in failed:
-            claimed.failures.append(_reason(reason))
+            for claimed in group:
+                if analyzer in self._batch.analyzers:
+                    self._ask(analyzer, [claimed], [mode for mode in modes if mode not in claimed.asked])
+
+    def _fail(self, analyzer: Analyzer, claimed: Claimed, error: Exception) -> None:
+        is_ours = isinstance(error, PromptglassError)
+        reason = str(error) if is_ours else f"{type(error).__name__}: {one_line(error)}"
+        claimed.failures.append(reason)
+        reasons = self._failed_in_a_row.setdefault(analyzer, [])
+        if reasons and reasons[-1] != reason:
+            reasons.clear()
+        reasons.append(reason)
+        if len(reasons) == _TOO_MANY_IN_A_ROW:  # it is not the pictures
+            self._batch.leave_out(
+                analyzer, ModelError(f"left out after {len(reasons)} pictures in a row: {reason}")
+            )
 
     def _save_group(self) -> None:
         group, self._group = self._group, []
@@ -356,11 +362,9 @@ class _Run:
         self._budget.lift()
         self._save_group()
         self._loaders.shutdown(cancel_futures=True)
-        for loading in self._loading:
-            if not loading.cancelled() and loading.exception() is None:
-                claimed = loading.result()
-                if claimed is not None:
-                    self._intake.give_back(claimed)
+        late = [f.result() for f in self._loading if not f.cancelled() and f.exception() is None]
+        for claimed in filter(None, [*self._loaded, *late]):
+            self._intake.give_back(claimed)
         self._savers.shutdown()
 
 
@@ -373,7 +377,3 @@ def _analyze(analyzer: Analyzer, group: list[Claimed], modes: list[str]) -> None
         group[place].asked.add(answer.mode)
     for claimed in group:
         claimed.asked.update(modes)
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, PromptglassError) else f"{type(error).__name__}: {one_line(error)}"

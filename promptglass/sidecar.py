@@ -168,21 +168,20 @@ _BLOCK = 1 << 16
 
 def _checked(path: str | os.PathLike[str], raw: bytes) -> Content:
     try:
-        content = _DECODER.decode(raw.decode(json.detect_encoding(raw)))
+        text = raw.decode(json.detect_encoding(raw)).strip()
+        content, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError) as error:
         raise _NotOurs from error
-    if not isinstance(content, dict):
+    if end != len(text) or not isinstance(content, dict):
         raise _NotOurs
     schema = content.get("schema", SCHEMA)
-    if isinstance(schema, int | float) and schema > SCHEMA:
-        raise SidecarError(
-            str(path), f"it has schema {schema}, written by a newer promptglass. Update this one."
-        )
-    if schema != SCHEMA or isinstance(schema, bool):
-        raise _NotOurs
-    if not isinstance(content.get("file_info", {}), dict) or not isinstance(
-        content.get("analysis", {}), dict
-    ):
+    if type(schema) is not int:
+        schema = schema if isinstance(schema, float) else 0
+    if schema > SCHEMA:
+        reason = f"it has schema {schema}, written by a newer promptglass. Update this one."
+        raise SidecarError(str(path), reason)
+    parts = content.get("file_info", {}), content.get("analysis", {})
+    if schema < SCHEMA or not all(isinstance(part, dict) for part in parts):
         raise _NotOurs
     return content
 
@@ -261,7 +260,7 @@ def _hashed(name: str) -> str:
 def _time(ns: int) -> str | None:
     """UTC to the microsecond; None for a time that no calendar has."""
     try:
-        return (_EPOCH + timedelta(microseconds=ns // 1000)).isoformat(timespec="microseconds") + "Z"
+        return (_EPOCH + timedelta(0, 0, ns // 1000)).isoformat("T", "microseconds") + "Z"
     except OverflowError:
         return None
 

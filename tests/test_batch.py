@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -105,10 +106,15 @@ def test_every_picture_gets_a_sidecar_and_the_second_run_nothing_to_do(folder: P
     assert path_of(folder / "3.png").stat().st_mtime_ns == before
 
 
-def test_pictures_are_seen_together(folder: Path) -> None:
-    scribe = Scribe()
+def test_what_is_loaded_while_a_model_works_is_seen_together(folder: Path) -> None:
+    class Slow(Scribe):
+        def analyze(self, pictures, modes):
+            time.sleep(0.3)
+            return super().analyze(pictures, modes)
+
+    scribe = Slow()
     run(Batch([scribe], ["fast"]), folder)
-    assert sum(scribe.groups) == 5 and len(scribe.groups) < 5
+    assert sum(scribe.groups) == 5 and len(scribe.groups) <= 2
 
 
 def test_only_what_is_missing_is_computed(folder: Path) -> None:
@@ -231,9 +237,7 @@ def test_a_bug_in_an_analyzer_is_one_line_about_one_picture(folder: Path) -> Non
     assert outcomes["3.png"].error == "KeyError: 'pixels'"
 
 
-@pytest.mark.parametrize(
-    "error", [WeightsMissing("no weights"), ModuleNotFoundError("torch"), ModelError("x")]
-)
+@pytest.mark.parametrize("error", [WeightsMissing("no weights"), ModuleNotFoundError("torch")])
 def test_an_analyzer_that_cannot_go_on_is_left_out(folder: Path, error: Exception) -> None:
     scribe = Scribe()
     scribe.fails_at.update({f"{n}.png": error for n in range(5)})
@@ -244,6 +248,23 @@ def test_an_analyzer_that_cannot_go_on_is_left_out(folder: Path, error: Exceptio
     alone = Batch([scribe], ["fast"])
     with pytest.raises(type(error)):
         run(alone, folder)
+
+
+def test_an_analyzer_that_fails_again_and_again_is_left_out(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(batch_module, "_TOO_MANY_IN_A_ROW", 3)
+    scribe = Scribe()
+    scribe.fails_at.update({f"{n}.png": RuntimeError("CUDA error") for n in range(5)})
+    batch = Batch([scribe, PaletteAnalyzer()], ["fast", "palette"])
+    outcomes = run(batch, folder)
+    assert sum(outcome.error == "RuntimeError: CUDA error" for outcome in outcomes.values()) == 3
+    assert [str(error) for error in batch.left_out] == [
+        "left out after 3 pictures in a row: RuntimeError: CUDA error"
+    ]
+    assert all(analysis(folder / f"{n}.png")["palette"] for n in range(5))
+    scribe.fails_at = {"1.png": ModelError("x"), "2.png": ModelError("y"), "4.png": ModelError("x")}
+    patient = Batch([scribe], ["fast"])
+    run(patient, folder)
+    assert patient.left_out == []
 
 
 def test_interrupted_it_keeps_what_is_done(folder: Path) -> None:

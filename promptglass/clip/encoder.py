@@ -7,7 +7,9 @@ All features are L2-normalised float32 [n, d] on the model's device.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -94,7 +96,7 @@ class OpenClipEncoder(TorchEncoder):
         super().__init__(
             name,
             _Texts(clip, clip.encode_text, tokens, image_side=("visual.",)),
-            _Pictures(clip.visual, clip.encode_image, lambda images: torch.stack([*map(preprocess, images)])),
+            _Pictures(clip.visual, clip.encode_image, lambda images: _stacked(preprocess, images)),
         )
 
 
@@ -196,6 +198,16 @@ class _Pictures:
             return self._encode(self._preprocess(batch).to(weight.device, weight.dtype))
 
         return _normalised(_features(images, self._limit, encode))
+
+
+def _stacked(
+    preprocess: Callable[[Image.Image], torch.Tensor], images: Sequence[Image.Image]
+) -> torch.Tensor:
+    """Pixels [n, 3, h, w]. Pillow resizes without Python's lock: many pictures go to many cores."""
+    if len(images) == 1:
+        return preprocess(images[0])[None]
+    with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as threads:
+        return torch.stack([*threads.map(preprocess, images)])
 
 
 def _normalised(features: torch.Tensor) -> torch.Tensor:

@@ -202,7 +202,7 @@ class Interrogator:
             self._score_labels(subjects)
             settings = {"pool": self.pool, "vocabulary": self.vocabulary.id, **settings}
         drafts = drafts_of(subjects)
-        scores = [self._scores(s, [draft.prompt])[0] for s, draft in zip(subjects, drafts, strict=True)]
+        scores = self._score_each(subjects, [draft.prompt for draft in drafts])
         elapsed_s = (time.perf_counter() - started) / max(1, len(subjects))
 
         found: list[Interrogation] = []
@@ -236,11 +236,12 @@ class Interrogator:
                 subject.label_scores = label_scores
 
     def _best(self, subjects: list[Subject], min_flavors: int, max_flavors: int) -> list[_Draft]:
+        captions = [_caption(subject) for subject in subjects]
         chains: list[Chain] = []
-        for subject in subjects:
-            caption = _caption(subject)
+        for subject, caption, start in zip(
+            subjects, captions, self._score_each(subjects, captions), strict=True
+        ):
             pool = self._ranked(subject, self.vocabulary.merged, self.pool_size)
-            (start,) = self._scores(subject, [caption])
             chains.append(Chain(subject.features, pool, caption, start))
         self._grow(subjects, chains, min_flavors, max_flavors)
         return [
@@ -361,6 +362,16 @@ class Interrogator:
                 break
             fitting += f", {part}"
         return fitting
+
+    def _score_each(self, subjects: list[Subject], texts: list[str]) -> list[float]:
+        """The cosine of each picture with its own text; all texts are encoded in one pass."""
+        pairs = [*zip(subjects, texts, strict=True)]
+        new = [*dict.fromkeys(text for subject, text in pairs if text not in subject.scores)]
+        features = dict(zip(new, self.encoder.encode_texts(new), strict=True)) if new else {}
+        for subject, text in pairs:
+            if text not in subject.scores:
+                subject.scores[text] = cosines(features[text][None], subject.features).item()
+        return [subject.scores[text] for subject, text in pairs]
 
     def _scores(self, subject: Subject, texts: list[str]) -> list[float]:
         new = [text for text in texts if text not in subject.scores]

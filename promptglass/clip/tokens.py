@@ -63,7 +63,10 @@ class Tokens:
 
     def count(self, text: str) -> int:
         """Tokens of a text with start and end, at most `context_length`."""
-        return len(self.rows([text])[0])
+        if not (self._splits_at_spaces and _PLAIN(text)):
+            return len(self.rows([text])[0])
+        words = self._cached_rows(text.split())
+        return min(2 + sum(len(word) - 2 for word in words), self.context_length)
 
     def _join(self, head: Row, suffix: Row) -> Row:
         return (*(head + suffix[1:-1])[: self.context_length - 1], self._end)

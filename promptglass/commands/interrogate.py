@@ -26,9 +26,9 @@ Without --mode: embedded, best, tags and palette, as far as they can run here an
 _EXAMPLES = """\
 examples:
   promptglass interrogate photo.jpg
-  promptglass interrogate *.png --mode fast,negative --json > prompts.jsonl
-  promptglass interrogate photo.jpg --mode best --caption "a cat on a mat" --tables artists=off
-  promptglass interrogate photo.jpg --mode fast --tables flavors+=my-words.txt"""
+  promptglass interrogate *.png --modes fast,negative --json > prompts.jsonl
+  promptglass interrogate photo.jpg --modes best --caption "a cat on a mat" --tables artists=off
+  promptglass interrogate photo.jpg --modes fast --tables flavors+=my-words.txt"""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
