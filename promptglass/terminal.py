@@ -159,6 +159,10 @@ def _evidence(answer: Answer) -> str:
     return " · ".join(parts)
 
 
+# tqdm's own, with a rate that is never seconds per picture.
+_BATCH_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+
+
 class BatchProgress:
     """How far a batch is: a bar where a person watches, else a line every ten seconds.
 
@@ -178,7 +182,9 @@ class BatchProgress:
         if not self._is_quiet and total and self._stream.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit=" pictures", file=self._stream, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total, unit=" pictures", file=self._stream, dynamic_ncols=True, bar_format=_BATCH_BAR
+            )
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._bar is not None:

@@ -41,6 +41,7 @@ def sidecars(folder: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_killed_at_any_moment_it_loses_nothing_and_leaves_nothing_broken(folder: Path) -> None:
     chance = random.Random(3)

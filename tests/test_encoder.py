@@ -100,6 +100,19 @@ def test_continuations_tokenise_as_the_whole_text(end: str) -> None:
         assert found == tokens.rows([prefix + end + suffix for suffix in awkward])
 
 
+@given(
+    st.lists(st.sampled_from([*AWKWARD, "a" * 300, "two words", "3D", "'s", "  "]), max_size=6),
+    st.sampled_from(["", " ", ", "]),
+)
+@settings(max_examples=200, deadline=None)
+def test_tokens_are_counted_as_they_are_made(parts: list[str], between: str) -> None:
+    import open_clip
+
+    tokens = Tokens(open_clip.get_tokenizer("ViT-L-14"), 49407, 77, splits_at_spaces=True)
+    text = between.join(parts)
+    assert tokens.count(text) == len(tokens.rows([text])[0])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_takes_its_own_answer(family: str) -> None:
     encoder, own_answer = build(family)
