@@ -1,7 +1,8 @@
 """Files that are replaced whole, one process at a time.
 
 Locks and temporary files lie beside what they are for, hidden, under a short name made of the file's own: a
-long name stays below the limit of file systems, and a scan can tell what a killed process left behind.
+long name stays below the limit of file systems, and a scan can tell what a killed process left behind. The
+system gives a lock back when its process dies.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import contextlib
 import errno
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 _TEMPORARY, _LOCK, _CLAIM = ".promptglass.tmp", ".promptglass.lock", ".promptglass.claim"
 
@@ -48,11 +51,8 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a file for the moment that reading, changing and replacing it takes; waits for whoever has it."""
     # Of the name that replace_file writes to: two links to one file must not have two locks.
     place = _beside(Path(os.path.realpath(path)), _LOCK)
-    lock = _lock(place)
-    lock.acquire(poll_interval=0.01)
-    while not _is_found(place):  # whoever had it removed the file, and another may have made a new one
-        lock.release()
-        lock.acquire(poll_interval=0.01)
+    while (lock := _try_lock(place)) is None:
+        time.sleep(0.01)
     try:
         yield
     finally:
@@ -62,37 +62,38 @@ def locked(path: Path) -> Iterator[None]:
 class Claim:
     """That this process, and no other, works on a file. May be given back from another thread."""
 
-    def __init__(self, lock: BaseFileLock, place: Path) -> None:
-        self._lock = lock
+    def __init__(self, lock: int, place: Path) -> None:
+        self._lock: int | None = lock
         self._place = place
 
     def release(self) -> None:
-        if self._lock.is_locked:
-            _give_back(self._lock, self._place)
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            _give_back(lock, self._place)
 
 
 def claim(path: Path) -> Claim | None:
     """Claim a file for as long as the work takes; None where another process has. Raises OSError.
 
-    Whoever finishes a file does so before giving it back: look at it again after claiming.
+    Look at the file again after claiming: whoever had it may have finished meanwhile.
     """
     place = _beside(path, _CLAIM)
     lock = _try_lock(place)
     return None if lock is None else Claim(lock, place)
 
 
-def sweep(folder: str, name: str) -> bool:
-    """Whether a file is one of these; removed, if the process that it belonged to is gone."""
+def sweep(folder: str, name: str) -> None:
+    """Remove a file that is one of these, if the process that it belonged to is gone."""
     if not name.endswith((_TEMPORARY, _LOCK, _CLAIM)) or not name.startswith("."):
-        return False
+        return
     place = Path(folder, name)
     with contextlib.suppress(OSError):  # no permission: nothing of ours to worry about
         guard = place.with_suffix(".lock") if name.endswith(_TEMPORARY) else place
         lock = _try_lock(guard)
         if lock is not None:
-            place.unlink(missing_ok=True)
+            if place != guard:
+                place.unlink(missing_ok=True)
             _give_back(lock, guard)
-    return True
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -101,46 +102,75 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(f".{digest[:16]}{suffix}")
 
 
-def _lock(place: Path) -> BaseFileLock:
-    from filelock import FileLock
-
-    if not place.parent.is_dir():  # filelock would make it
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place.parent))
-    return FileLock(str(place), thread_local=False)
-
-
-def _try_lock(place: Path) -> BaseFileLock | None:
-    from filelock import Timeout
-
-    lock = _lock(place)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return None
-    return lock
-
-
-def _is_found(place: Path) -> bool:
-    """Whether a lock that is held is the one that others find: another try at it fails."""
-    other = _try_lock(place)
-    if other is not None:
-        other.release()
-    return other is None
-
-
-def _give_back(lock: BaseFileLock, place: Path) -> None:
-    # Unlinked while it is held. One who was waiting for it then holds a file that nobody else can find, which
-    # `locked` notices; whoever claims looks again at what the claim was for, and finds it done.
-    with contextlib.suppress(OSError):  # Windows unlinks no open file; filelock does it there on release
-        place.unlink(missing_ok=True)
-    lock.release()
-
-
 def _replace(temporary: Path, path: Path) -> None:
-    for pause_s in (0.05, 0.2, 1.0):
+    # Windows: a viewer or a virus scanner has the file open for a moment.
+    for pause_s in (0.05, 0.2, 1.0) if sys.platform == "win32" else ():
         try:
             temporary.replace(path)
             return
-        except PermissionError:  # Windows: a viewer or a virus scanner has the file open for a moment
+        except PermissionError:
             time.sleep(pause_s)
     temporary.replace(path)
+
+
+# Not by the package filelock: it leaves its files behind, thousands beside thousands of pictures, and where
+# they are removed all the same, older versions let two processes hold one name.
+
+
+def _try_lock(place: Path) -> int | None:
+    """An open file that holds the lock; None where another has it. Raises OSError."""
+    while True:
+        lock = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _lock(lock):
+                os.close(lock)
+                return None
+            if _is_found(lock, place):
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)  # whoever had it has removed it meanwhile
+
+
+def _is_found(lock: int, place: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), place.stat())
+    except FileNotFoundError:
+        return False
+
+
+# File systems without locks (some network shares): one process at a time is up to the user there.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
+
+if sys.platform == "win32":
+
+    def _lock(lock: int) -> bool:
+        try:
+            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            return error.errno in _NO_LOCKS
+        return True
+
+    def _give_back(lock: int, place: Path) -> None:
+        os.close(lock)
+        with contextlib.suppress(OSError):  # another process has it open by now
+            place.unlink()
+
+else:
+
+    def _lock(lock: int) -> bool:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            if error.errno not in _NO_LOCKS:
+                raise
+        return True
+
+    def _give_back(lock: int, place: Path) -> None:
+        # Removed while it is held, so that nobody can hold this name and another file.
+        with contextlib.suppress(OSError):
+            place.unlink()
+        os.close(lock)

@@ -1,7 +1,8 @@
 """The command line.
 
 Answers go to stdout, everything else to stderr. Exit codes: 0 all went well; 1 a picture could not be read or
-a mode failed, the rest was done; 2 the command cannot be carried out; 130 interrupted, 143 terminated.
+a mode failed, the rest was done; 2 the command cannot be carried out; 130 interrupted, 143 terminated,
+141 nobody read on.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from logging.handlers import RotatingFileHandler
 
 from . import __version__
 from .commands import batch, interrogate, models, wildcards
-from .errors import InputError, PromptglassError
+from .errors import InputError, PromptglassError, cause_of
 from .terminal import complain
 
 log = logging.getLogger("promptglass")
@@ -34,13 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Libraries' own bars say nothing that ours do not.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     arguments = _parser().parse_args(argv)
-    with _stderr_told(arguments.verbose), _sigterm_raises():
+    level = logging.ERROR if getattr(arguments, "quiet", False) else logging.WARNING
+    with _stderr_told(logging.DEBUG if arguments.verbose else level), _sigterm_raises(), _own_warnings():
         try:
             with _file_told(getattr(arguments, "log", None), arguments.verbose):
                 return arguments.run(arguments)
         except BrokenPipeError:  # `| head` has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            return 141  # as of a program that SIGPIPE ends
         except (PromptglassError, ModuleNotFoundError, OSError, MemoryError) as error:
             complain(error)
             return 2
@@ -59,12 +62,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextlib.contextmanager
-def _stderr_told(verbose: bool) -> Iterator[None]:
-    """Warnings on stderr; everything with -v."""
+def _stderr_told(told: int) -> Iterator[None]:
+    """What is of this level or above, on stderr."""
     level, propagate = log.level, log.propagate
     log.propagate = False  # a library may have given the root logger a handler of its own
     log.setLevel(logging.DEBUG)
-    handler = _Stderr(logging.DEBUG if verbose else logging.WARNING)
+    handler = _Stderr(told)
     handler.setFormatter(logging.Formatter("promptglass: %(message)s"))
     try:
         with _told(handler):
@@ -81,11 +84,9 @@ def _file_told(path: str | None, verbose: bool) -> Iterator[None]:
         yield
         return
     try:
-        handler = RotatingFileHandler(
-            path, maxBytes=5 << 20, backupCount=3, encoding="utf-8", errors="replace"
-        )
+        handler = _LogFile(path, maxBytes=5 << 20, backupCount=3, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise InputError(f"cannot write the log {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot write the log {path}: {cause_of(error)}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.DEBUG if verbose else logging.INFO)
     with _told(handler):
@@ -100,6 +101,26 @@ def _told(handler: logging.Handler) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
+
+
+class _LogFile(RotatingFileHandler):
+    """A log that costs no work when it cannot be written any more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        log.removeHandler(self)
+        print(f"promptglass: the log {self.baseFilename} cannot be written any more", file=sys.stderr)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+@contextlib.contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Without Pillow's, for large pictures that we accept."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Image size .* exceeds limit")
+        yield
 
 
 class _Stderr(logging.Handler):

@@ -8,12 +8,19 @@ PromptglassError
 ├── ModelError              a model cannot be used as asked
 │   ├── WeightsMissing      its weights are not here and cannot be fetched
 │   └── CaptionerMissing    a mode needs a caption, and nobody can write one
+├── EndpointError           a language model's endpoint cannot be used as asked
+│   ├── EndpointUnreachable no connection, a broken one, or silence for too long
+│   ├── EndpointRefused     the key or the account will not do: whatever else is asked, the answer is the same
+│   └── ReplyError          what an endpoint answered cannot be used
+├── Stopped                 the caller's own wish, and no failure of what was under way
 └── DependencyMissing       an optional package is not installed
 
 Their text is shown to the user as it is: one line that names the thing, the cause and the way out.
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class PromptglassError(Exception):
@@ -58,6 +65,34 @@ class CaptionerMissing(ModelError):
     """A mode needs a caption, none was given, and no captioner is there to write one."""
 
 
+class EndpointError(PromptglassError):
+    """A language model's endpoint cannot be used as asked. `status` is what it answered, if it did."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EndpointUnreachable(EndpointError):
+    """No connection to an endpoint, a broken one, or silence for too long."""
+
+
+class EndpointRefused(EndpointError):
+    """The key or the account will not do: nothing that is still in the queue would fare better."""
+
+
+class ReplyError(EndpointError):
+    """What an endpoint answered cannot be used. `text` is the whole of it, where there is any."""
+
+    def __init__(self, message: str, text: str = "", status: int | None = None) -> None:
+        super().__init__(message, status)
+        self.text = text
+
+
+class Stopped(PromptglassError):
+    """The caller asked to stop, and nothing is under way any more."""
+
+
 class DependencyMissing(PromptglassError):
     """An optional package is not installed.
 
@@ -67,6 +102,28 @@ class DependencyMissing(PromptglassError):
     def __init__(self, purpose: str, *packages: str) -> None:
         super().__init__(f"{purpose} needs an optional package: pip install {' '.join(packages)}")
         self.packages = packages
+
+
+def cause_of(error: OSError) -> str:
+    """Why the system refused, and the way out: a sentence or two to stand behind the name of the file."""
+    if error.errno in _CAUSES:
+        return _CAUSES[error.errno]
+    return f"{error.strerror or type(error).__name__}. Check the disk or the network share."
+
+
+_CAUSES = {
+    errno.ENOENT: "there is no such file. Check the path.",
+    errno.ENOTDIR: "there is no such file. Check the path.",
+    errno.EACCES: "no permission. Change its permissions, or run as a user who may.",
+    errno.EPERM: "no permission. Change its permissions, or run as a user who may.",
+    errno.ELOOP: "it is a link that leads back to itself. Delete the link.",
+    errno.ENAMETOOLONG: "the name is too long. Rename the picture.",
+    errno.ENOSPC: "the disk is full. Make room and run again.",
+    errno.EROFS: "the disk can only be read. Copy the pictures to another.",
+    getattr(errno, "EDQUOT", errno.ENOSPC): "the disk is full. Make room and run again.",
+}
+# No other file would fare better.
+NO_ROOM = frozenset((errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)))
 
 
 def visible(text: str) -> str:

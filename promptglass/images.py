@@ -7,7 +7,6 @@ host: they are read at most, never set. The header decides whether a picture is 
 
 from __future__ import annotations
 
-import errno
 import functools
 import io
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from .download import download, without_secrets
-from .errors import ImageError
+from .errors import ImageError, cause_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +29,10 @@ if TYPE_CHECKING:
 # Where Pillow itself raises DecompressionBombError: twice its MAX_IMAGE_PIXELS of 1 GiB / 4 / 3
 # (PIL/Image.py). Ours does not move when a host lifts Pillow's.
 MAX_PIXELS = 178_956_970
+
+# What decoding takes at its peak, by whether there is nothing but 8-bit colours: Pillow keeps 4 bytes of RGB,
+# and transparency or deep greys are computed in several copies.
+_BYTES_PER_PIXEL = {True: 8, False: 20}
 
 # Models scale the shorter side to their 224 to 448 pixels: 1,000,000 x 2, six kilobytes of PNG, would grow to
 # 10^10 pixels. Small pictures may be as thin as they like.
@@ -96,8 +99,10 @@ def open_file(name: str) -> BinaryIO:
         if status.st_size == 0:
             raise ImageError(name, "it is empty (0 bytes). Export or download it again.")
         return path.open("rb")
-    except (OSError, ValueError) as error:
-        raise ImageError(name, _why_not_opened(error)) from error
+    except OSError as error:
+        raise ImageError(name, cause_of(error)) from error
+    except ValueError as error:  # an embedded NUL
+        raise ImageError(name, "this cannot be a path. Check the path.") from error
 
 
 def read_picture(
@@ -122,7 +127,7 @@ def read_picture(
         with Image.open(stream) as image:
             size, picture_format = image.size, image.format or ""
             _check_header(name, size, picture_format)
-            admit(3 * size[0] * size[1])
+            admit(_BYTES_PER_PIXEL[image.mode in ("RGB", "L", "P", "1")] * size[0] * size[1])
             rgb = to_rgb(image, background)
             # After the pixels: PNG may keep its text behind them.
             embedded = read_embedded(image)
@@ -222,20 +227,6 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
     rgb = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
     assert rgb is not None  # None is for inPlace=True
     return rgb
-
-
-def _why_not_opened(error: OSError | ValueError) -> str:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return "there is no such file. Check the path."
-    if isinstance(error, PermissionError):
-        return "no permission to read it. Change its permissions, or run as a user who may."
-    if isinstance(error, OSError) and error.errno == errno.ELOOP:
-        return "it is a link that leads back to itself. Delete the link."
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return "the name is too long for a path. Check the path."
-    if isinstance(error, ValueError):  # an embedded NUL
-        return "this cannot be a path. Check the path."
-    return f"{error.strerror or type(error).__name__}. Check the disk or the network share."
 
 
 _SHRINK = "Make it smaller, or cut it into pieces."

@@ -14,36 +14,34 @@ from typing import BinaryIO
 
 from .analyzers import Answer
 from .atomic import Claim, claim
-from .errors import ImageError, SidecarError
+from .errors import ImageError, InputError, cause_of
 from .fingerprint import file_sha256, pixels_sha256
 from .images import Picture, open_file, read_picture
 from .scan import Found
 from .sidecar import Content, FileFacts, describes, path_of, read
 
-Missing = Callable[[Content], list[str]]
-
 
 @dataclass
 class Claimed:
-    """A picture on its way through a batch."""
+    """A picture that this process works on, with what was found out about it so far."""
 
     path: str
     claim: Claim
     content: Content  # of its sidecar; empty where there is none, or one of another picture
     missing: list[str] = field(default_factory=list)  # modes
-    touched: os.stat_result | None = None  # nothing is missing, but size and time are not noted
+    new_times: os.stat_result | None = None  # nothing is missing, but size and time are to be noted
     picture: Picture | None = None  # where something is missing
     facts: FileFacts | None = None
-    size_bytes: int = 0  # its share of the budget
+    budget_bytes: int = 0  # its share
     answers: list[Answer] = field(default_factory=list)
-    asked: set[str] = field(default_factory=set)  # modes that have had their say
+    answered_modes: set[str] = field(default_factory=set)  # also with nothing to say
     failures: list[str] = field(default_factory=list)
 
 
 class Intake:
     """Claims and loads pictures. verify: hash also where size and time are the noted ones."""
 
-    def __init__(self, missing: Missing, verify: bool, budget: Budget) -> None:
+    def __init__(self, missing: Callable[[Content], list[str]], verify: bool, budget: Budget) -> None:
         self._missing = missing
         self._verify = verify
         self._budget = budget
@@ -51,17 +49,17 @@ class Intake:
     def load(self, found: Found) -> Claimed | None:
         """A picture, decoded if something is missing; None where another process has it.
 
-        Raises ImageError and SidecarError.
+        Raises ImageError, SidecarError, EncryptionKeyError; OSError where nothing can be written beside it.
         """
-        try:
-            taken = claim(Path(found.path))
-        except OSError as error:
-            raise SidecarError(found.path, f"no file can be written beside it ({error.strerror}).") from error
+        taken = claim(Path(found.path))
         if taken is None:
             return None
         claimed = Claimed(found.path, taken, {})
         try:
             self._look(claimed, found)
+        except OSError as error:
+            self.give_back(claimed)
+            raise ImageError(found.path, cause_of(error)) from error
         except BaseException:
             self.give_back(claimed)
             raise
@@ -73,13 +71,13 @@ class Intake:
 
     def forget_pixels(self, claimed: Claimed) -> None:
         claimed.picture = None
-        self._budget.release(claimed.size_bytes)
-        claimed.size_bytes = 0
+        self._budget.release(claimed.budget_bytes)
+        claimed.budget_bytes = 0
 
     def _look(self, claimed: Claimed, found: Found) -> None:
         # Read again: between the scan and the claim another process may have done the picture.
         claimed.content = read(path_of(found.path)) or {}
-        is_known = describes(claimed.content, found.size, found.modified_ns) and not self._verify
+        is_known = describes(claimed.content, found.size_bytes, found.modified_ns) and not self._verify
         if is_known and not self._missing(claimed.content):
             return
         with open_file(found.path) as file:
@@ -91,11 +89,11 @@ class Intake:
             if claimed.missing:
                 self._decode(claimed, file, status, sha256)
             elif not describes(claimed.content, status.st_size, status.st_mtime_ns):
-                claimed.touched = status
+                claimed.new_times = status
 
     def _decode(self, claimed: Claimed, file: BinaryIO, status: os.stat_result, sha256: str) -> None:
         def admit(size_bytes: int) -> None:
-            claimed.size_bytes = self._budget.take(size_bytes)
+            claimed.budget_bytes = self._budget.take(size_bytes)
 
         file.seek(0)
         picture = read_picture(file, claimed.path, admit=admit)
@@ -111,19 +109,24 @@ class Intake:
 
 
 class Budget:
-    """Bytes that may be held at a time; who wants more waits until others have given back theirs."""
+    """Bytes that may be held at a time; who wants more waits until others have given back theirs.
+
+    What is larger than all of it comes in alone.
+    """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self._limit = limit
         self._held = 0
-        self._is_lifted = False
+        self._is_closed = False
         self._changed = threading.Condition()
 
     def take(self, size: int) -> int:
-        """The bytes to give back: never more than half of all, so that nothing is too large to come in."""
-        size = min(size, self.limit // 2)
+        """The bytes to give back. Raises InputError once the budget is closed."""
+        size = min(size, self._limit)
         with self._changed:
-            self._changed.wait_for(lambda: self._is_lifted or self._held + size <= self.limit)
+            self._changed.wait_for(lambda: self._is_closed or self._held + size <= self._limit)
+            if self._is_closed:
+                raise InputError("stopped")
             self._held += size
         return size
 
@@ -132,10 +135,10 @@ class Budget:
             self._held -= size
             self._changed.notify_all()
 
-    def lift(self) -> None:
-        """Let everybody pass: the work ends, and those who wait are to end, too."""
+    def close(self) -> None:
+        """Let in nobody more: the work ends, and those who wait are to end, too."""
         with self._changed:
-            self._is_lifted = True
+            self._is_closed = True
             self._changed.notify_all()
 
 

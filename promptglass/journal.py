@@ -23,20 +23,21 @@ class Journal:
     def failed(self, picture: str, reason: str) -> None:
         at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         line = json.dumps({"picture": self._name(picture), "error": reason, "at": at})
-        with contextlib.suppress(OSError), self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")  # in one piece: another process may be writing its own
+        with contextlib.suppress(OSError), locked(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
-    def settle(self, succeeded: Collection[str]) -> None:
-        """Strike out what succeeded since and what is gone; no journal stays where nothing failed."""
+    def settle(self, succeeded: Collection[str]) -> bool:
+        """Strike out what succeeded and what is gone; whether anything is left. No empty journal stays."""
         done = {self._name(picture) for picture in succeeded}
         with contextlib.suppress(OSError):
             if not self.path.exists():
-                return
+                return False
             with locked(self.path):
                 last = {}
-                for line in self.path.read_text(encoding="utf-8").splitlines():
-                    with contextlib.suppress(ValueError, TypeError, KeyError):  # torn by a crash
-                        last[json.loads(line)["picture"]] = line
+                for line in self.path.read_text("utf-8", errors="replace").splitlines():
+                    # Torn by a crash, or not ours.
+                    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+                        last[str(json.loads(line)["picture"])] = line
                 left = [
                     line
                     for name, line in last.items()
@@ -46,6 +47,8 @@ class Journal:
                     replace_file(self.path, "".join(f"{line}\n" for line in left).encode())
                 else:
                     self.path.unlink()
+                return bool(left)
+        return False
 
     def _name(self, picture: str) -> str:
         return Path(os.path.relpath(picture, self.path.parent)).as_posix()

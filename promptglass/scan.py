@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .atomic import sweep
-from .errors import ImageError, InputError, SidecarError
+from .errors import ImageError, InputError, SidecarError, cause_of
 from .images import AVIF, HEIC
 from .sidecar import SUFFIX, Content, read
 
@@ -36,6 +36,9 @@ _EXTENSIONS = frozenset((*_RASTER, *HEIC, *AVIF))
 # Folders of the system, and thumbnails that a NAS keeps of the pictures beside them.
 _NOT_OURS = frozenset({"$recycle.bin", "@eadir", "__macosx", "lost+found", "system volume information"})
 
+_DANGLING = "it is a link to something that is not there. Delete the link."
+
+Entries = dict[str, "os.DirEntry[str]"]
 Report = Callable[[ImageError], None]
 
 
@@ -44,7 +47,7 @@ class Found(NamedTuple):
 
     path: str
     extension: str  # ".png"
-    size: int  # bytes
+    size_bytes: int
     modified_ns: int
     has_sidecar: bool
 
@@ -65,7 +68,9 @@ def find_pictures(folder: Path, recursive: bool, report: Report) -> Iterator[Fou
             try:
                 status = entry.stat()
             except OSError as error:
-                report(ImageError(entry.path, _why(error)))
+                is_gone = isinstance(error, FileNotFoundError)
+                if not is_gone or entry.is_symlink():  # else it was removed meanwhile
+                    report(ImageError(entry.path, _DANGLING if is_gone else cause_of(error)))
                 continue
             if not (stat.S_ISDIR(status.st_mode) or _is_hidden(status)):
                 has_sidecar = name + SUFFIX in entries
@@ -95,9 +100,6 @@ def read_sidecars(
                 yield ("" if within == "." else within), content
 
 
-Entries = dict[str, "os.DirEntry[str]"]
-
-
 def _folders(folder: Path, recursive: bool, report: Report) -> Iterator[tuple[str, Entries]]:
     """Folders with what is in them, in the order of the names."""
     if not folder.is_dir():
@@ -108,40 +110,34 @@ def _folders(folder: Path, recursive: bool, report: Report) -> Iterator[tuple[st
         place = waiting.pop()
         try:
             status = os.stat(place)  # noqa: PTH116 - a Path for every one of many folders takes longer
-            if (status.st_dev, status.st_ino) in seen:
+            # Some network shares number nothing.
+            identity = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(place)
+            if identity in seen:
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            seen.add(identity)
             with os.scandir(place) as found:
                 entries = {entry.name: entry for entry in found}
         except OSError as error:
-            report(ImageError(place, _why(error)))
+            report(ImageError(place, cause_of(error)))
             continue
         entries = {name: entries[name] for name in sorted(entries)}
-        yield place, entries
         if recursive:
             folders = [entry for entry in entries.values() if _is_folder(entry)]
             waiting += [entry.path for entry in reversed(folders) if _is_worth_entering(entry)]
+        yield place, entries
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_dir()
+        return entry.is_dir() and not (sys.platform == "win32" and _is_hidden(entry.stat()))
     except OSError:  # a link that leads back to itself
         return False
 
 
 def _is_worth_entering(entry: os.DirEntry[str]) -> bool:
     name = entry.name
-    return name[0] not in ".~" and name.lower() not in _NOT_OURS and not _is_hidden(entry.stat())
+    return name[0] not in ".~" and name.lower() not in _NOT_OURS
 
 
 def _is_hidden(status: os.stat_result) -> bool:
     return sys.platform == "win32" and bool(status.st_file_attributes & stat.FILE_ATTRIBUTE_HIDDEN)
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "it is a link to something that is not there. Delete the link."
-    if isinstance(error, PermissionError):
-        return "no permission to read it. Change its permissions, or run as a user who may."
-    return f"{error.strerror or type(error).__name__}."

@@ -7,7 +7,6 @@ understood is kept aside, one of a newer schema is left alone.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -17,11 +16,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from . import sealed
+from . import encryption
 from .atomic import locked, replace_file
-from .errors import SidecarError
+from .errors import SidecarError, cause_of
 
 if TYPE_CHECKING:
     from .analyzers import Answer, Recipe
@@ -35,6 +34,8 @@ Content = dict[str, Any]
 class _NotOurs(ValueError):
     """A file that is no sidecar, or a damaged one."""
 
+    is_encrypted = False
+
 
 @dataclass(frozen=True)
 class FileFacts:
@@ -42,7 +43,7 @@ class FileFacts:
 
     sha256: str
     pixels_sha256: str | None  # see fingerprint.py
-    size: int  # bytes
+    size_bytes: int
     modified_ns: int
     created_ns: int | None
     width: int
@@ -52,13 +53,13 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Privacy:
-    """What a sidecar may give away. names: "plain", "hash" or "omit", for the picture's file name."""
+    """What a sidecar may give away: the picture's file name, and all of it. Never loosened once written."""
 
-    names: str = "plain"
+    names: Literal["plain", "hash", "omit"] = "plain"
     encrypt: bool = False
 
 
-OPEN = Privacy()
+PLAIN = Privacy()
 
 
 def path_of(picture: str | os.PathLike[str]) -> Path:
@@ -78,10 +79,15 @@ def read(path: str | os.PathLike[str]) -> Content | None:
         return None
 
 
-def describes(content: Content, size: int, modified_ns: int) -> bool:
+def now() -> str:
+    """The time as entries note it: UTC, sorting as text."""
+    return str(_time(time.time_ns()))
+
+
+def describes(content: Content, size_bytes: int, modified_ns: int) -> bool:
     """Whether a file of this size and time is the one the sidecar was written for, as far as these tell."""
     info = content.get("file_info", {})
-    return info.get("size") == size and info.get("modified") == _time(modified_ns)
+    return info.get("size") == size_bytes and info.get("modified") == _time(modified_ns)
 
 
 def entry_of(content: Content, mode: str, recipe: Recipe) -> Content | None:
@@ -92,7 +98,7 @@ def entry_of(content: Content, mode: str, recipe: Recipe) -> Content | None:
     for entry in reversed(entries):
         if recipe.made(entry):
             return entry
-    return {} if not entries and recipe.model is None else None  # {}: a file without a prompt in it, say
+    return {} if recipe.model is None else None  # {}: a file without a prompt in it, say
 
 
 def update(
@@ -100,7 +106,7 @@ def update(
     facts: FileFacts,
     recipes: Mapping[str, Recipe],
     answers: Sequence[Answer],
-    privacy: Privacy = OPEN,
+    privacy: Privacy = PLAIN,
 ) -> Path | None:
     """Put answers into a picture's sidecar. `recipes` names the modes that were asked, answered or not.
 
@@ -117,20 +123,39 @@ def update(
             _written(content, encrypt=False)  # a number too large for JSON, or too deep a nesting
         except FileNotFoundError:
             pass
-        except (_NotOurs, ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
             content, kept = {}, _keep_aside(path)
-        merged = _merged(content, Path(picture).name, facts, recipes, answers, privacy.names)
-        replace_file(path, _written(merged, privacy.encrypt or was_encrypted))
+            was_encrypted = was_encrypted or (isinstance(error, _NotOurs) and error.is_encrypted)
+        merged = _merged(content, facts, recipes, answers)
+        merged = _with_name(merged, Path(picture).name, privacy, is_new="file_info" not in content)
+        try:
+            written = _written(merged, privacy.encrypt or was_encrypted)
+        except ValueError as error:
+            raise SidecarError(str(path), f"an answer cannot be written as JSON ({error}).") from error
+        replace_file(path, written)
     return kept
 
 
-def touch(picture: str | os.PathLike[str], size: int, modified_ns: int) -> None:
-    """Note the time of a file that was only copied or restored, so that it is not hashed again."""
+def is_private_enough(picture: str | os.PathLike[str], privacy: Privacy) -> bool:
+    """Whether a sidecar that is there gives away no more than it may."""
+    content, is_encrypted = _parsed(path_of(picture))
+    name = content.get("file_info", {}).get("filename", "")
+    is_hidden = {"plain": True, "hash": not name or _is_hashed(name), "omit": not name}[privacy.names]
+    return is_hidden and (is_encrypted or not privacy.encrypt)
+
+
+def rewrite(
+    picture: str | os.PathLike[str], new_times: os.stat_result | None = None, privacy: Privacy = PLAIN
+) -> None:
+    """Note the size and time of a file that was only copied or restored; hide what is to be hidden."""
     path = path_of(picture)
     with locked(path):
         content, was_encrypted = _parsed(path)
-        info = {**content.get("file_info", {}), "size": size, "modified": _time(modified_ns)}
-        replace_file(path, _written({**content, "file_info": info}, was_encrypted))
+        if new_times is not None:
+            times = {"size": new_times.st_size, "modified": _time(new_times.st_mtime_ns)}
+            content = {**content, "file_info": {**content.get("file_info", {}), **times}}
+        content = _with_name(content, Path(picture).name, privacy, is_new=False)
+        replace_file(path, _written(content, privacy.encrypt or was_encrypted))
 
 
 def _parsed(path: str | os.PathLike[str]) -> tuple[Content, bool]:
@@ -140,30 +165,36 @@ def _parsed(path: str | os.PathLike[str]) -> tuple[Content, bool]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        is_name = error.errno == errno.ENAMETOOLONG
-        way_out = "Rename the picture." if is_name else "Check its permissions."
-        raise SidecarError(str(path), f"{error.strerror or error}. {way_out}") from error
+        raise SidecarError(str(path), cause_of(error)) from error
     content = _checked(path, raw)
     envelope = content.get("encrypted")
     if envelope is None:
         return content, False
-    return _checked(path, sealed.unseal(envelope, str(path))), True
+    try:
+        return _checked(path, encryption.unseal(envelope, str(path))), True
+    except ValueError as error:
+        not_ours = _NotOurs()
+        not_ours.is_encrypted = True
+        raise not_ours from error
 
 
 def _bytes(path: str | os.PathLike[str]) -> bytes:
     # A rescan reads tens of thousands of these: a file object for each would take as long as all the rest.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, _READ)
     try:
         raw = block = os.read(descriptor, _BLOCK)
         while len(block) == _BLOCK:
             block = os.read(descriptor, _BLOCK)
             raw += block
+            if len(raw) > _TOO_LARGE:
+                raise SidecarError(str(path), "it is too large to be a sidecar. Move it away.")
     finally:
         os.close(descriptor)
     return raw
 
 
-_BLOCK = 1 << 16
+_BLOCK, _TOO_LARGE = 1 << 16, 1 << 26
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would be waited for
 
 
 def _checked(path: str | os.PathLike[str], raw: bytes) -> Content:
@@ -175,13 +206,13 @@ def _checked(path: str | os.PathLike[str], raw: bytes) -> Content:
     if end != len(text) or not isinstance(content, dict):
         raise _NotOurs
     schema = content.get("schema", SCHEMA)
-    if type(schema) is not int:
-        schema = schema if isinstance(schema, float) else 0
+    if isinstance(schema, bool) or not isinstance(schema, int | float):
+        raise _NotOurs
     if schema > SCHEMA:
         reason = f"it has schema {schema}, written by a newer promptglass. Update this one."
         raise SidecarError(str(path), reason)
     parts = content.get("file_info", {}), content.get("analysis", {})
-    if schema < SCHEMA or not all(isinstance(part, dict) for part in parts):
+    if schema != SCHEMA or not all(isinstance(part, dict) for part in parts):
         raise _NotOurs
     return content
 
@@ -194,21 +225,17 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _keep_aside(path: Path) -> Path:
-    names = (path.with_name(f"{path.name}.bad{number or ''}") for number in count())
+    stem = path.name if len(os.fsencode(path.name)) < 240 else f"{_hashed(path.name)[-16:]}{SUFFIX}"
+    names = (path.with_name(f"{stem}.bad{number or ''}") for number in count())
     kept = next(name for name in names if not os.path.lexists(name))
     path.rename(kept)
     return kept
 
 
 def _merged(
-    content: Content,
-    name: str,
-    facts: FileFacts,
-    recipes: Mapping[str, Recipe],
-    answers: Sequence[Answer],
-    names: str,
+    content: Content, facts: FileFacts, recipes: Mapping[str, Recipe], answers: Sequence[Answer]
 ) -> Content:
-    now = _time(time.time_ns())
+    at = now()
     info = dict(content.get("file_info", {}))
     is_same_picture = info.get("sha256", facts.sha256) == facts.sha256
     analysis = dict(content.get("analysis", {})) if is_same_picture else {}
@@ -216,23 +243,31 @@ def _merged(
         entries = analysis.get(mode, [])
         entries = entries if isinstance(entries, list) else [entries]
         analysis[mode] = [entry for entry in entries if not recipe.made(entry)]
-        analysis[mode] += [_entry(answer, now) for answer in answers if answer.mode == mode]
-    info.pop("filename", None)
-    shown = {"plain": {"filename": name}, "hash": {"filename": _hashed(name)}, "omit": {}}[names]
+        analysis[mode] += [_entry(answer, at) for answer in answers if answer.mode == mode]
     info = {
-        **shown,
         **info,
         "sha256": facts.sha256,
         "pixels_sha256": facts.pixels_sha256,
-        "size": facts.size,
+        "size": facts.size_bytes,
         "modified": _time(facts.modified_ns),
         "created": None if facts.created_ns is None else _time(facts.created_ns),
-        "processed": now,
+        "processed": at,
         "width": facts.width,
         "height": facts.height,
         "format": facts.format,
     }
     return {**content, "schema": SCHEMA, "file_info": info, "analysis": analysis}
+
+
+def _with_name(content: Content, name: str, privacy: Privacy, is_new: bool) -> Content:
+    """The sidecar with as much of the picture's name as it may hold: never more than it held before."""
+    info = dict(content["file_info"])
+    shown = info.pop("filename", name if is_new else None)
+    if isinstance(shown, str) and privacy.names != "omit":
+        # The file may have been renamed together with its sidecar.
+        hide = privacy.names == "hash" or _is_hashed(shown)
+        info = {"filename": _hashed(name) if hide else name, **info}
+    return {**content, "file_info": info}
 
 
 def _entry(answer: Answer, now: str | None) -> Content:
@@ -244,7 +279,7 @@ def _entry(answer: Answer, now: str | None) -> Content:
 
 def _written(content: Content, encrypt: bool) -> bytes:
     if encrypt:
-        envelope = sealed.seal(json.dumps(content, allow_nan=False).encode())
+        envelope = encryption.seal(json.dumps(content, allow_nan=False).encode())
         content = {"schema": SCHEMA, "encrypted": envelope}
     try:
         text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False).encode()
@@ -253,8 +288,15 @@ def _written(content: Content, encrypt: bool) -> bytes:
     return text + b"\n"
 
 
+_HASHED = "sha256:"
+
+
+def _is_hashed(name: object) -> bool:
+    return isinstance(name, str) and name.startswith(_HASHED)
+
+
 def _hashed(name: str) -> str:
-    return "sha256:" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return _HASHED + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _time(ns: int) -> str | None:

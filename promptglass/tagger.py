@@ -49,7 +49,7 @@ def load_tagger(name: str = "starter", **options: Any) -> Tagger:
 
     known, folder = weights.find(name), weights.local_path(name)
     if folder and not known and folder == Path(name).expanduser():
-        return OnnxTagger(folder, **options)
+        return OnnxTagger(folder, name=name, **options)
     if weights.resolve(name).kind != "tags":  # before it is fetched
         does = _OTHER_KINDS[known.kind] if known else "is no tagger that we know"
         raise ModelError(
@@ -66,14 +66,8 @@ def name_of(name: str) -> str:
         return StarterTagger.name
     from . import weights
 
-    known, folder = weights.find(name), weights.local_path(name)
-    if folder and not known and folder == Path(name).expanduser():
-        return _name_of_folder(folder)
+    known = weights.find(name)
     return known.name if known else name
-
-
-def _name_of_folder(place: Path) -> str:
-    return (place.parent if place.suffix == ".onnx" else place).resolve().name
 
 
 _OTHER_KINDS = {"clip": "compares pictures with texts", "caption": "writes captions"}
@@ -105,7 +99,7 @@ class OnnxTagger:
     ) -> None:
         given = Path(folder).expanduser()
         model = given if given.suffix == ".onnx" else given / "model.onnx"
-        self.name = name or _name_of_folder(given)
+        self.name = name or model.parent.resolve().name
         self.thresholds = {
             "general": general_threshold,
             "character": character_threshold,

@@ -56,23 +56,19 @@ def as_json(picture: Picture, answers: Sequence[Answer]) -> dict[str, Any]:
         "format": picture.format,
         "width": width,
         "height": height,
-        "answers": answers_as_json(answers),
+        "answers": [
+            {
+                "mode": answer.mode,
+                "text": answer.text,
+                "model": answer.model,
+                "score": answer.score,
+                "elapsed_s": round(answer.elapsed_s, 3),
+                **({"settings": answer.settings} if answer.settings else {}),
+                **answer.details,
+            }
+            for answer in answers
+        ],
     }
-
-
-def answers_as_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    return [
-        {
-            "mode": answer.mode,
-            "text": answer.text,
-            "model": answer.model,
-            "score": answer.score,
-            "elapsed_s": round(answer.elapsed_s, 3),
-            **({"settings": answer.settings} if answer.settings else {}),
-            **answer.details,
-        }
-        for answer in answers
-    ]
 
 
 class TerminalProgress:
@@ -159,58 +155,59 @@ def _evidence(answer: Answer) -> str:
     return " · ".join(parts)
 
 
-# tqdm's own, with a rate that is never seconds per picture.
-_BATCH_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
-
-
 class BatchProgress:
     """How far a batch is: a bar where a person watches, else a line every ten seconds.
 
-    It is a Progress, too: what a model does meanwhile is shown beside the bar.
+    It is a Progress, too: what a model does meanwhile is shown beside the file that was done last.
     """
 
     def __init__(self, is_quiet: bool = False, stream: IO[str] | None = None) -> None:
         self._stream = stream or sys.stderr
         self._is_quiet = is_quiet
-        self._of_models = TerminalProgress(self._stream)
         self._bar: Any = None
+        self._total = self._done = self._failed = 0
+        self._last = self._doing = ""
+        self._started = self._said = time.monotonic()
 
     def start(self, total: int) -> None:
         self._total = total
-        self._done = self._failed = 0
         self._started = self._said = time.monotonic()
         if not self._is_quiet and total and self._stream.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=total, unit=" pictures", file=self._stream, dynamic_ncols=True, bar_format=_BATCH_BAR
-            )
+            self._bar = tqdm(total=total, unit="picture", file=self._stream, dynamic_ncols=True)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"{what} {done / max(total, 1):.0%}")
-        elif not self._is_quiet:
-            self._of_models(what, done, total)
+        self._doing = f"{what} {done / max(total, 1):.0%}" if done < total else ""
+        self._show()
 
-    def next(self, path: str, has_failed: bool) -> None:
+    def next(self, path: str, failed: int) -> None:
         self._done += 1
-        self._failed += has_failed
+        self._failed = failed
+        self._last = visible(Path(path).name)
         if self._bar is not None:
-            failed = f", {self._failed} failed" if self._failed else ""
-            self._bar.set_postfix_str(visible(Path(path).name) + failed, refresh=False)
             self._bar.update()
-        elif not self._is_quiet and time.monotonic() - self._said >= 10:
-            self._said = time.monotonic()
-            rate = self._done / (self._said - self._started)
-            left = timedelta(seconds=round((self._total - self._done) / rate))
-            far = f"{self._done:,} of {self._total:,} pictures, {self._failed} failed"
-            print(f"{far}, {rate:.1f}/s, {left} left", file=self._stream, flush=True)
+        self._show()
 
     def close(self) -> None:
-        self._of_models.close()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def _show(self) -> None:
+        failed = f"{self._failed} failed" if self._failed else ""
+        now_at = ", ".join(filter(None, (self._doing, self._last, failed)))
+        if self._bar is not None:
+            self._bar.set_postfix_str(now_at, refresh=False)
+            if time.monotonic() - self._said >= 0.1:
+                self._said = time.monotonic()
+                self._bar.refresh()
+        elif not self._is_quiet and time.monotonic() - self._said >= 10:
+            self._said = time.monotonic()
+            rate = self._done / (self._said - self._started)
+            left = f"{timedelta(seconds=round((self._total - self._done) / rate))} left" if rate else ""
+            far = f"{self._done:,} of {self._total:,} pictures"
+            print(", ".join(filter(None, (far, left, now_at))), file=self._stream, flush=True)
 
 
 def complain(error: Exception) -> None:

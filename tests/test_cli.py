@@ -62,7 +62,7 @@ def test_with_no_models_the_main_job_still_runs(capsys) -> None:
     }  # fmt: skip
     assert any(mode == "tags" and "cat" in text for _, mode, text in rows)
     assert captured.err.splitlines() == [
-        "left out: caption, best, fast, classic, negative, tables: "
+        "promptglass: left out: best: "
         "ViT-L-14/openai is not here (promptglass models get ViT-L-14/openai); "
         "blip-large is not here (promptglass models get blip-large), or give --caption TEXT"
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import time
 from pathlib import Path
 
 import jsonschema
@@ -72,19 +74,25 @@ def test_every_mode_of_a_folder_and_nothing_twice(folder: Path, models, capsys) 
         assert {*content["analysis"]} == modes
     for line in told:
         by_mode = found[Path(line["picture"]).name]["analysis"]
-        for answer in line["answers"]:
-            assert by_mode[answer["mode"]][0]["prompt"] == answer["text"]
+        assert line["analysis"] == {
+            mode: entries[0] if entries else None for mode, entries in by_mode.items()
+        }
     best = found["cat.jpg"]["analysis"]["best"][0]
     assert best["score"] >= found["cat.jpg"]["analysis"]["fast"][0]["score"] - 1e-5
     assert found["cat.jpg"]["analysis"]["tables"][0]["tables"]["flavors"].keys() == {
         "red sky", "blue sea", "100% cotton {soft|hard}", "oil painting"
     }  # fmt: skip
     # What a sidecar says of settings is what the next run expects: no mode is computed again.
-    assert main(command) == 0
-    assert "4 unchanged" in capsys.readouterr().err
-    assert main([*command, "--json", "--caption", "my own words"]) == 0
-    again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {answer["mode"] for answer in again[0]["answers"]} == {"caption", "best", "fast", "classic"}
+    assert main([*command, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "4 unchanged" in captured.err
+    again = [json.loads(line) for line in captured.out.splitlines()]
+    assert sorted([{**line, "status": "done"} for line in again], key=str) == sorted(told, key=str)
+    assert main([*command, "--caption", "my own words"]) == 0
+    assert "4 done" in capsys.readouterr().err
+    analyses = [content["analysis"] for content in sidecars(folder).values()]
+    twice = {mode for mode, entries in analyses[0].items() if len(entries) == 2}
+    assert twice == {"caption", "best", "fast", "classic"}
     assert main([*command, "--caption", "other words", "--quiet"]) == 0
     assert len(sidecars(folder)["cat.jpg"]["analysis"]["fast"]) == 3
 
@@ -103,7 +111,7 @@ def test_answers_are_those_of_interrogate(folder: Path, models, capsys) -> None:
 def test_without_models_the_folder_still_gets_what_can_run(folder: Path, capsys) -> None:
     assert main(["batch", str(folder)]) == 0
     captured = capsys.readouterr()
-    assert "left out: caption, best" in captured.err and "3 done" in captured.err
+    assert "left out: best: ViT-L-14/openai is not here" in captured.err and "3 done" in captured.err
     assert {*sidecars(folder)["with-prompt.png"]["analysis"]} == {"embedded", "tags", "palette"}
     assert captured.out == ""
 
@@ -111,7 +119,8 @@ def test_without_models_the_folder_still_gets_what_can_run(folder: Path, capsys)
 def test_a_mode_that_cannot_run_costs_no_other(folder: Path, capsys) -> None:
     assert main(["batch", str(folder), "--modes", "fast,palette"]) == 1
     errors = capsys.readouterr().err
-    assert errors.count("ViT-L-14/openai") >= 1 and "3 done" in errors
+    assert errors.count("left out from here on: fast: no weights for ViT-L-14/openai") == 1
+    assert "3 done" in errors
     assert {*sidecars(folder)["cat.jpg"]["analysis"]} == {"palette"}
     assert main(["batch", str(folder), "--modes", "fast", "--quiet"]) == 2
 
@@ -169,6 +178,20 @@ def test_encrypted_and_anonymous(folder: Path, capsys, monkeypatch) -> None:
         assert "hunter" not in line
 
 
+def test_a_log_is_rotated(folder: Path, tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    log.write_bytes(b"x" * (5 << 20))
+    assert main(["batch", str(folder), "--modes", "palette", "--quiet", "--log", str(log)]) == 0
+    assert (tmp_path / "run.log.1").stat().st_size == 5 << 20 and 0 < log.stat().st_size < 10_000
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_log_that_cannot_be_written_costs_no_work(folder: Path, capsys) -> None:
+    assert main(["batch", str(folder), "--modes", "palette", "--quiet", "--log", "/dev/full"]) == 0
+    assert capsys.readouterr().err.count("cannot be written any more") == 1
+    assert len(sidecars(folder)) == 3
+
+
 def test_a_log_tells_of_every_picture(folder: Path, tmp_path: Path) -> None:
     (folder / "broken.png").write_bytes(b"x")
     log = tmp_path / "run.log"
@@ -197,13 +220,13 @@ def test_the_bar_tells_rate_file_and_failures() -> None:
     stream = Terminal()
     progress = BatchProgress(stream=stream)  # type: ignore[arg-type]
     progress.start(30)
-    progress("growing 8 prompts", 3, 32)
     for number in range(30):
-        progress.next(f"folder/{number} \x1b[2J🦊.png", number in (3, 4))
+        time.sleep(0.02)
+        progress("growing 8 prompts", 3, 32)
+        progress.next(f"folder/{number} \x1b[2J🦊.png", min(number, 2))
     progress.close()
-    assert "growing 8 prompts 9%" in stream.text
-    assert "30/30" in stream.text and "pictures/s" in stream.text and "2 failed" in stream.text
-    assert "29" in stream.text and "🦊.png" in stream.text and "\x1b[2J" not in stream.text
+    assert "30/30" in stream.text and "picture/s" in stream.text and "\x1b[2J" not in stream.text
+    assert re.search(r"growing 8 prompts 9%, \d+ .*🦊.png, 2 failed", stream.text)
 
 
 def test_a_log_of_progress_has_a_line_every_ten_seconds(capsys, monkeypatch) -> None:
@@ -213,11 +236,15 @@ def test_a_log_of_progress_has_a_line_every_ten_seconds(capsys, monkeypatch) -> 
     progress.start(100)
     for number in range(100):
         now[0] += 0.5
-        progress.next(f"{number}.png", number == 7)
-    progress.close()
+        progress.next(f"{number}.png", int(number >= 7))
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 5
-    assert lines[0] == "20 of 100 pictures, 1 failed, 2.0/s, 0:00:40 left"
+    assert len(lines) == 5 and lines[0] == "20 of 100 pictures, 0:00:40 left, 19.png, 1 failed"
+    for step in range(32):  # a model at work says so, too
+        now[0] += 1
+        progress("growing 8 prompts", step, 32)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and "growing 8 prompts 28%, 99.png" in lines[0]
+    progress.close()
 
 
 # -- wildcards --------------------------------------------------------------------------------------------

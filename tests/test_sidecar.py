@@ -6,15 +6,17 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from promptglass import encryption
 from promptglass.analyzers import Answer, Recipe
 from promptglass.errors import DependencyMissing, EncryptionKeyError, SidecarError
-from promptglass.sidecar import FileFacts, Privacy, describes, entry_of, path_of, read, touch, update
+from promptglass.sidecar import FileFacts, Privacy, describes, entry_of, path_of, read, rewrite, update
 
 from .test_batch import SCHEMA
 
@@ -145,7 +147,8 @@ def test_size_and_time_tell_whether_the_file_is_the_same(tmp_path: Path) -> None
     assert content and describes(content, 1234, 1_700_000_000_123_456_789)
     assert not describes(content, 1235, 1_700_000_000_123_456_789)
     assert not describes(content, 1234, 1_700_000_000_123_457_789)
-    touch(picture, 99, -5_000_000_000)
+    times = SimpleNamespace(st_size=99, st_mtime_ns=-5_000_000_000)
+    rewrite(picture, times)  # type: ignore[arg-type]
     content = read(path_of(picture))
     assert content and content["file_info"]["modified"] == "1969-12-31T23:59:55.000000Z"
     assert describes(content, 99, -5_000_000_000) and content["analysis"]["fast"]
@@ -162,7 +165,7 @@ def test_a_time_outside_of_every_calendar(tmp_path: Path) -> None:
 def test_a_score_that_is_no_number_is_an_error_and_not_a_sidecar(tmp_path: Path) -> None:
     picture = tmp_path / "x.png"
     path_of(picture).write_text('{"mine": 1}')
-    with pytest.raises(ValueError, match="JSON compliant"):
+    with pytest.raises(SidecarError, match="JSON"):
         update(picture, FACTS, {"fast": RECIPE}, [Answer("fast", "x", "m", math.nan)])
     assert [path.name for path in tmp_path.iterdir()] == [path_of(picture).name]
     assert path_of(picture).read_text() == '{"mine": 1}'
@@ -179,7 +182,7 @@ def test_encrypted_it_tells_nothing_and_stays_encrypted(tmp_path: Path, monkeypa
     assert "cat" not in raw and "ViT" not in raw and "x.png" not in raw and "horse" not in raw
     assert read(path_of(picture))["analysis"]["fast"][0]["prompt"] == "a cat"  # type: ignore[index]
     put(picture, Answer("fast", "two cats", "other"))  # nobody asks for encryption any more
-    touch(picture, 5, 5)
+    rewrite(picture)
     assert "cats" not in path_of(picture).read_text()
     assert [e["prompt"] for e in read(path_of(picture))["analysis"]["fast"]] == ["two cats"]  # type: ignore[index]
 
@@ -197,6 +200,7 @@ def test_a_wrong_key_is_one_clear_error(tmp_path: Path, monkeypatch, key: str | 
     picture = tmp_path / "x.png"
     monkeypatch.setenv("PROMPTGLASS_KEY", "hunter2")
     put(picture, privacy=Privacy(encrypt=True))
+    encryption._salts.pop("hunter3", None)
     before = path_of(picture).read_bytes()
     if key is None:
         monkeypatch.delenv("PROMPTGLASS_KEY")
@@ -219,11 +223,26 @@ def test_without_the_package_the_error_names_it(tmp_path: Path, monkeypatch) -> 
 
 
 def test_two_salts_give_one_key_two_ciphertexts(tmp_path: Path, monkeypatch) -> None:
-    from promptglass import sealed
-
     monkeypatch.setenv("PROMPTGLASS_KEY", "k")
-    first = sealed.seal(b"content")
-    sealed._salt.cache_clear()
-    second = sealed.seal(b"content")
+    first = encryption.seal(b"content")
+    encryption._salts.clear()
+    second = encryption.seal(b"content")
     assert first["salt"] != second["salt"]
-    assert sealed.unseal(first, "x") == sealed.unseal(second, "y") == b"content"
+    assert encryption.unseal(first, "x") == encryption.unseal(second, "y") == b"content"
+    encryption._salts.clear()
+    encryption.unseal(first, "x")
+    assert encryption.seal(b"more")["salt"] == first["salt"]  # one folder, few keys to derive
+
+
+def test_a_passphrase_that_is_no_text(monkeypatch) -> None:
+    monkeypatch.setenv("PROMPTGLASS_KEY", "\udcff")
+    assert encryption.unseal(encryption.seal(b"content"), "x") == b"content"
+
+
+@pytest.mark.parametrize("inner", ['{"schema": 0}', "[]", "{"])
+def test_what_was_encrypted_is_never_written_plain(tmp_path: Path, monkeypatch, inner: str) -> None:
+    monkeypatch.setenv("PROMPTGLASS_KEY", "k")
+    picture = tmp_path / "x.png"
+    path_of(picture).write_text(json.dumps({"schema": 1, "encrypted": encryption.seal(inner.encode())}))
+    assert put(picture) is not None
+    assert "cat" not in path_of(picture).read_text()

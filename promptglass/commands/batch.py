@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 
+from ..analyzers import Recipe
 from ..batch import Batch, Outcome
-from ..errors import InputError, visible
-from ..sidecar import Privacy
-from ..terminal import BatchProgress, answers_as_json, complain
-from ..training import CaptionFiles, parse_list, parse_replacement
+from ..errors import InputError, SidecarError, visible
+from ..sidecar import Privacy, entry_of, path_of, read
+from ..terminal import BatchProgress
+from ..training import EXISTING, CaptionFiles, parse_list, parse_replacement
 from .choosing import MODES_HELP, add_options, chosen_analyzers, chosen_modes
 
 log = logging.getLogger("promptglass")
@@ -33,8 +36,8 @@ examples:
   promptglass batch pictures --modes tables --json > tables.jsonl
   PROMPTGLASS_KEY=… promptglass batch private --encrypt --anonymize omit
 
-Transparent pictures are laid on white; pictures of more than 178,956,970 pixels are refused. Broken files are
-named, and listed in FOLDER/.promptglass.journal.jsonl until they are mended; the exit code is 1 then."""
+Transparent pictures are laid on white; pictures of more than 178,956,970 pixels are refused. What cannot be
+read is reported, and listed in FOLDER/.promptglass.journal.jsonl until it can be; the exit code is 1 then."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -66,13 +69,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _add_captions(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group(
         "captions to train on",
-        "A .txt beside each picture: the answers of the modes, in the order of --modes, as one line. "
+        "A .txt beside each picture: the answers of the modes, in the order of --modes, as one line.\n"
         "embedded, negative, palette and tables go there only if no other mode is named.",
     )
     group.add_argument(
-        "--txt",
-        choices=("skip", "overwrite", "append", "prepend"),
-        help="write them; and where there is one already",
+        "--txt", choices=EXISTING, help="write captions; if a .txt exists: skip, overwrite, append or prepend"
     )
     group.add_argument(
         "--prefix", default="", metavar="TEXT", help="how every caption begins: a trigger word"
@@ -83,7 +84,7 @@ def _add_captions(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="WORDS",
-        help='parts to leave out: "text,*background"',
+        help='parts to leave out: "text,*background"; may be repeated',
     )
     group.add_argument(
         "--replace",
@@ -114,34 +115,32 @@ def _batch(arguments: argparse.Namespace) -> int:
     privacy = Privacy(arguments.anonymize, arguments.encrypt)
     progress = BatchProgress(arguments.quiet)
     analyzers = chosen_analyzers(arguments, progress)
-    batch = Batch(
-        analyzers,
-        chosen_modes(arguments.modes, analyzers),
-        privacy,
-        captions,
-        arguments.force,
-        arguments.verify,
-    )
+    modes = chosen_modes(arguments.modes, analyzers)
+    batch = Batch(analyzers, modes, privacy, captions, arguments.force, arguments.verify)
     started = time.monotonic()
     plan = batch.plan(arguments.folder, arguments.recursive)
     for note in plan.notes:
         log.warning("%s", note)
     counts = Counter({"unchanged": len(plan.unchanged)})
+    recipes = batch.recipes()
+
+    def tell(outcome: Outcome) -> None:
+        counts[outcome.status] += 1
+        progress.next(outcome.path, counts["failed"])
+        _tell(outcome)
+        if arguments.json:
+            _print_json(outcome, recipes)
+
     if arguments.json:
         for path in plan.unchanged:
-            print(json.dumps({"picture": path, "status": "unchanged"}))
-    progress.start(len(plan.todo))
+            _print_json(Outcome(path, "unchanged"), recipes)
+    progress.start(len(plan.todo) + len(plan.failed))
     try:
-        for outcome in batch.run(plan):
-            counts[outcome.status] += 1
-            progress.next(outcome.path, outcome.status == "failed")
-            _tell(outcome, arguments.json)
+        is_whole = batch.run(plan, tell)
     finally:
         progress.close()
         _sum_up(counts, time.monotonic() - started, arguments.quiet)
-    for error in batch.left_out:
-        complain(error)
-    return 1 if counts["failed"] or batch.left_out else 0
+    return 0 if is_whole else 1
 
 
 def _captions(arguments: argparse.Namespace) -> CaptionFiles | None:
@@ -162,23 +161,31 @@ def _captions(arguments: argparse.Namespace) -> CaptionFiles | None:
     )
 
 
-def _tell(outcome: Outcome, as_json: bool) -> None:
+def _tell(outcome: Outcome) -> None:
     if outcome.error is not None:
         log.error("%s", visible(outcome.error))
     if outcome.note is not None:
         log.warning("%s", outcome.note)
     log.info("%s: %s", visible(outcome.path), outcome.status)
-    if as_json:
-        told = {"picture": outcome.path, "status": outcome.status}
-        if outcome.error is not None:
-            told["error"] = outcome.error
-        print(json.dumps({**told, "answers": answers_as_json(outcome.answers)}), flush=True)
+
+
+def _print_json(outcome: Outcome, recipes: Mapping[str, Recipe]) -> None:
+    """A picture with what its sidecar holds of the modes that were asked for, whoever computed it."""
+    told: dict[str, object] = {"picture": outcome.path, "status": outcome.status}
+    if outcome.error is not None:
+        told["error"] = outcome.error
+    content = None
+    with contextlib.suppress(SidecarError):  # then that is the error
+        content = read(path_of(outcome.path))
+    entries = {mode: entry_of(content or {}, mode, recipe) for mode, recipe in recipes.items()}
+    told["analysis"] = {mode: entry or None for mode, entry in entries.items() if entry is not None}
+    print(json.dumps(told), flush=True)
 
 
 def _sum_up(counts: Counter[str], elapsed_s: float, is_quiet: bool) -> None:
-    words = {"elsewhere": "done by another promptglass"}
+    words = {"elsewhere": "left to another promptglass"}
     parts = [f"{counts[status]:,} {words.get(status, status)}" for status in _STATUSES if counts[status]]
-    summary = f"{', '.join(parts) or 'no pictures found'} ({elapsed_s:.1f} s)"
+    summary = f"{', '.join(parts) or 'nothing done'} ({elapsed_s:.1f} s)"
     log.info("%s", summary)
     if not is_quiet:
         print(f"promptglass: {summary}", file=sys.stderr, flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import logging
 
 from ..analyzers import (
     FIRST_CHOICE,
@@ -17,6 +17,8 @@ from ..analyzers import (
 from ..clip.tables import choose_tables
 from ..errors import InputError
 from ..progress import Progress
+
+log = logging.getLogger("promptglass")
 
 MODES_HELP = """\
 modes:
@@ -95,13 +97,13 @@ def chosen_analyzers(arguments: argparse.Namespace, progress: Progress) -> list[
 def chosen_modes(wanted: str | None, analyzers: list[Analyzer]) -> list[str]:
     """The modes to run. Asked for by name, a mode may fetch what it needs; otherwise it must be ready."""
     modes = _modes(wanted)
-    if wanted is not None and "all" not in wanted:
+    if wanted is not None and modes != list(MODES):
         return modes
-    obstacles = {mode: _analyzer_of(mode, analyzers).obstacles(mode) for mode in MODES}
-    blocked = [mode for mode in MODES if obstacles[mode]]
+    obstacles = {mode: _analyzer_of(mode, analyzers).obstacles(mode) for mode in modes}
+    blocked = [mode for mode in modes if obstacles[mode]]
     if blocked:
         reasons = dict.fromkeys(reason for mode in blocked for reason in obstacles[mode])
-        print(f"left out: {', '.join(blocked)}: {'; '.join(reasons)}", file=sys.stderr)
+        log.warning("left out: %s: %s", ", ".join(blocked), "; ".join(reasons))
     return [mode for mode in modes if mode not in blocked]
 
 

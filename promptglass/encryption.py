@@ -21,24 +21,46 @@ VARIABLE = "PROMPTGLASS_KEY"
 _METHOD = "scrypt-fernet"
 
 
+def check_key() -> None:
+    """Raises EncryptionKeyError without a passphrase, DependencyMissing without the package."""
+    _package()
+    _passphrase("encryption")
+
+
 def seal(content: bytes) -> dict[str, str]:
     """Ciphertext, and what it takes to read it beside the passphrase. Raises EncryptionKeyError."""
-    salt = _salt()
-    token = _fernet(_passphrase("what is to be encrypted"), salt).encrypt(content)
+    passphrase = _passphrase("encryption")
+    # One salt for all that a process writes, the one it met first: deriving a key takes its time on purpose.
+    salt = _salts.setdefault(passphrase, base64.urlsafe_b64encode(os.urandom(16)).decode())
+    token = _fernet(passphrase, salt).encrypt(content)
     return {"method": _METHOD, "salt": salt, "data": token.decode()}
 
 
 def unseal(envelope: Any, name: str) -> bytes:
-    """What was sealed. Raises EncryptionKeyError, which calls it `name`."""
+    """What was sealed. Raises ValueError for what never was, EncryptionKeyError, which calls it `name`.
+
+    With a passphrase that has opened others, what does not open is damaged: that is a ValueError, too.
+    """
+    if not (isinstance(envelope, dict) and envelope.get("method") == _METHOD):
+        raise ValueError("not encrypted by promptglass")
+    salt, data = envelope.get("salt"), envelope.get("data")
+    if not isinstance(salt, str) or not isinstance(data, str) or not data.isascii():
+        raise ValueError("not encrypted by promptglass")
+    passphrase = _passphrase(name)
     try:
-        salt, data = envelope["salt"], envelope["data"].encode()
-        fernet = _fernet(_passphrase(name), salt)
-        return fernet.decrypt(data)
-    except (KeyError, TypeError, AttributeError, ValueError, _package().InvalidToken) as error:
+        content = _fernet(passphrase, salt).decrypt(data.encode())
+    except _package().InvalidToken as error:
+        if passphrase in _salts:
+            raise ValueError("damaged") from error
         raise EncryptionKeyError(
             f"cannot decrypt {visible(name)}: it was encrypted with another key than {VARIABLE} holds now, "
             "or it is damaged. Set the right key, or move the file away."
         ) from error
+    _salts.setdefault(passphrase, salt)
+    return content
+
+
+_salts: dict[str, str] = {}  # by passphrase
 
 
 def _passphrase(name: str) -> str:
@@ -48,16 +70,10 @@ def _passphrase(name: str) -> str:
     return passphrase
 
 
-@functools.lru_cache(maxsize=1)
-def _salt() -> str:
-    # One for all that a process writes: deriving a key takes a twentieth of a second, on purpose.
-    return base64.urlsafe_b64encode(os.urandom(16)).decode()
-
-
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=4096)
 def _fernet(passphrase: str, salt: str) -> Fernet:
     # The cost of RFC 7914, section 2, for a login: 16 MB and a twentieth of a second.
-    key = hashlib.scrypt(passphrase.encode(), salt=salt.encode(), n=2**14, r=8, p=1, dklen=32)
+    key = hashlib.scrypt(os.fsencode(passphrase), salt=os.fsencode(salt), n=2**14, r=8, p=1, dklen=32)
     return _package().Fernet(base64.urlsafe_b64encode(key))
 
 
