@@ -107,6 +107,15 @@ def test_without_captioner_clip_modes_say_what_to_do(capsys, models, tables) -> 
     assert "\tnegative\t" in captured.out
 
 
+def test_without_captioner_what_needs_no_caption_is_answered(capsys, models, tables) -> None:
+    options = ["--model", models[0], "--device", "cpu", *tables]
+    assert main(["interrogate", CAT, "--modes", "fast,negative,tables", *options]) == 1
+    captured = capsys.readouterr()
+    assert [line.split("\t")[1] for line in captured.out.splitlines()] == ["negative", "tables"]
+    (line,) = captured.err.splitlines()
+    assert "blip-large" in line
+
+
 def test_a_broken_picture_is_one_line_and_the_rest_succeeds(capsys, tmp_path: Path) -> None:
     broken = tmp_path / "broken\nname 🐈.jpg"
     broken.write_bytes(Path(CAT).read_bytes()[:2000])

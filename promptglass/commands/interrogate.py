@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..analyzers import Analyzer, Answer
@@ -58,13 +59,13 @@ def _interrogate(arguments: argparse.Namespace) -> int:
 
 
 class _Run:
-    """The pictures of one command: an analyzer that fails is left out from there on, the rest goes on."""
+    """The pictures of one command: a mode that fails is left out from there on, the rest goes on."""
 
     def __init__(self, arguments: argparse.Namespace, modes: list[str], analyzers: list[Analyzer]) -> None:
         self._arguments = arguments
-        self._modes = modes
-        self._analyzers = [analyzer for analyzer in analyzers if set(analyzer.modes) & set(modes)]
-        self._answered = 0
+        self._order = modes
+        self._modes = {*modes}  # that are not left out
+        self._analyzers = analyzers
         self._failures = 0
 
     def picture(self, source: str) -> None:
@@ -80,26 +81,33 @@ class _Run:
             complain(error)
             return
         try:
-            for analyzer in [*self._analyzers]:
-                self._analyze(analyzer, picture, answers)
+            for analyzer in self._analyzers:
+                self._ask(analyzer, picture, analyzer.modes, answers)
         finally:  # what is done is shown, also when the next thing is Ctrl-C
-            answers.sort(key=lambda answer: self._modes.index(answer.mode))
+            answers.sort(key=lambda answer: self._order.index(answer.mode))
             _show(picture, answers, self._arguments)
-        self._answered += 1
 
     def exit_code(self) -> int:
-        nothing_works = self._failures and not self._analyzers
+        nothing_works = self._failures and not self._modes
         return 2 if nothing_works else 1 if self._failures else 0
 
-    def _analyze(self, analyzer: Analyzer, picture: Picture, answers: list[Answer]) -> None:
+    def _ask(self, analyzer: Analyzer, picture: Picture, modes: Sequence[str], answers: list[Answer]) -> None:
+        wanted = [mode for mode in self._order if mode in modes and mode in self._modes]
+        if not wanted:
+            return
         try:
-            wanted = [mode for mode in self._modes if mode in analyzer.modes]
             for _, answer in analyzer.analyze([picture], wanted):
                 answers.append(answer)
         except (PromptglassError, ModuleNotFoundError) as error:
-            complain(error)
-            self._failures += 1
-            self._analyzers.remove(analyzer)
+            if len(wanted) == 1:
+                complain(error)
+                self._failures += 1
+                self._modes -= {*wanted}
+                return
+            answered = {answer.mode for answer in answers}
+            for mode in wanted:  # one that needs a caption costs no other that needs none
+                if mode not in answered:
+                    self._ask(analyzer, picture, [mode], answers)
 
 
 def _show(picture: Picture, answers: list[Answer], arguments: argparse.Namespace) -> None:
