@@ -108,7 +108,7 @@ def batch(root: Path) -> None:
     from PIL import Image
 
     from promptglass.analyzers import ClipAnalyzer
-    from promptglass.batch import Batch
+    from promptglass.batch import Batch, Outcome
     from promptglass.clip.interrogator import Interrogator
     from promptglass.clip.tables import default_tables
     from promptglass.clip.vocabulary import Vocabulary
@@ -130,7 +130,8 @@ def batch(root: Path) -> None:
 
     def ours() -> None:
         run = Batch([analyzer], ["fast"], force=True)
-        outcomes = [*run.run(run.plan(root))]
+        outcomes: list[Outcome] = []
+        run.run(run.plan(root), outcomes.append)
         assert len(outcomes) == 200 and all(outcome.status == "done" for outcome in outcomes)
 
     report("fast over 200 JPEGs of 2 megapixels", reference, ours, 0.75, times=3)

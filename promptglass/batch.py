@@ -159,7 +159,7 @@ class Batch:
             and describes(content, found.size_bytes, found.modified_ns)
             and all(entry_of(content, mode, recipe) is not None for mode, recipe in recipes.items())
             and (self.captions is None or self.captions.keeps(Path(found.path)))
-            and (self.privacy == PLAIN or is_private_enough(found.path, self.privacy))
+            and (not self.privacy.hides or is_private_enough(found.path, self.privacy))
         )
 
 

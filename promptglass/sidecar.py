@@ -58,6 +58,10 @@ class Privacy:
     names: Literal["plain", "hash", "omit"] = "plain"
     encrypt: bool = False
 
+    @property
+    def hides(self) -> bool:
+        return self.encrypt or self.names != "plain"
+
 
 PLAIN = Privacy()
 

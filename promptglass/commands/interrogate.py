@@ -22,7 +22,7 @@ _INTERROGATE = f"""\
 Which words make this picture?
 
 {MODES_HELP}
-Without --mode: embedded, best, tags and palette, as far as they can run here and now."""
+Without --modes: embedded, best, tags and palette, as far as they can run here and now."""
 
 _EXAMPLES = """\
 examples:
