@@ -17,8 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .atomic import locked
 from .errors import InputError, one_line, visible
-from .folders import waiting_lock
 from .literal import literal_line
 from .wildcard_files import (
     HOME,
@@ -91,7 +91,7 @@ def write_wildcards(
         )
     try:
         (out / HOME).mkdir(parents=True, exist_ok=True)
-        with waiting_lock(out / HOME / ".lock", f"is writing wildcards to {out}"):
+        with locked(out / HOME / ".merge"):  # all of it: record and files belong together
             given = {file_name(name, format): lines for name, lines in wildcards.items()}
             return _merge_and_write(given, out, source, weights)
     except (OSError, UnicodeEncodeError) as error:
