@@ -491,7 +491,7 @@ def test_what_did_not_change_is_not_touched(tmp_path):
     for format in ("txt", "json"):
         out = tmp_path / format
         write(out, "a cat", "a dog", format=format)
-        files = [path for path in out.rglob("*") if path.is_file() and path.name != ".lock"]
+        files = [path for path in out.rglob("*") if path.is_file()]
         for file in files:
             os.utime(file, (1, 1))
         (outcome,) = write(out, "a dog", "A CAT", format=format)
