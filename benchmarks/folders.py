@@ -105,6 +105,7 @@ def wildcards(root: Path) -> None:
 
 
 def batch(root: Path) -> None:
+    import torch
     from PIL import Image
 
     from promptglass.analyzers import ClipAnalyzer
@@ -119,6 +120,7 @@ def batch(root: Path) -> None:
         photo.resize((1632 + number, 1224), Image.Resampling.BICUBIC).save(
             root / f"{number:03}.jpg", quality=90
         )
+    torch.set_num_threads(1)  # a toy gains nothing by threads, and while they wait they take a core
     encoder = tiny_encoder()
     tables = {name: labels[:500] for name, labels in default_tables().items()}
     analyzer = ClipAnalyzer(caption="a photo", tables=tables)

@@ -20,7 +20,7 @@ from .errors import EncryptionKeyError, ImageError, InputError, visible
 from .images import missing_decoder
 from .journal import Journal
 from .scan import Found, find_pictures
-from .sidecar import PLAIN, Privacy, describes, entry_of, is_private_enough, path_of, read
+from .sidecar import PLAIN, SUFFIX, Privacy, describes, entry_of, is_private_enough, read
 from .training import CaptionFiles, colliding
 
 log = logging.getLogger("promptglass")
@@ -153,7 +153,7 @@ class Batch:
     def _is_unchanged(self, found: Found, recipes: Mapping[str, Recipe]) -> bool:
         if self.force or self.verify:
             return False
-        content = read(path_of(found.path))
+        content = read(found.path + SUFFIX)
         return (
             content is not None
             and describes(content, found.size_bytes, found.modified_ns)

@@ -48,7 +48,7 @@ def tiny_preprocess(image: Image.Image):
     """PIL image to pixels [3, 32, 32], as CLIP does it, without torchvision."""
     import torch
 
-    pixels = np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.BICUBIC), np.float32) / 255
+    pixels = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC).convert("RGB"), np.float32) / 255
     return torch.from_numpy((pixels - 0.5) / 0.27).permute(2, 0, 1)
 
 
