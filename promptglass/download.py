@@ -73,7 +73,7 @@ def _download_once(url: str, name: str, deadline: float) -> bytes:
 
     with requests.Session() as session:
         # A proxy cannot reach our loopback.
-        session.trust_env = not _is_loopback(urlsplit(url).hostname or "")
+        session.trust_env = not is_loopback(urlsplit(url).hostname or "")
         # A picture is compressed already, and only then is Content-Length the size that we limit.
         session.headers["Accept-Encoding"] = "identity"
         timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
@@ -135,7 +135,7 @@ def _why_not_downloaded(error: Exception) -> str:
     return f"the address cannot be used ({type(error).__name__}). Check it."
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

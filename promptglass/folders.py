@@ -1,10 +1,11 @@
-"""Where promptglass keeps what it can make or fetch again, and whose turn it is to do so."""
+"""Where promptglass keeps what it can make or fetch again, whose turn it is, and where settings are."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,17 @@ def cache_folder(name: str) -> Path:
     """~/.cache/promptglass/NAME (as the hub's clients do on every system), or below XDG_CACHE_HOME."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "promptglass" / name
+
+
+def config_path() -> Path:
+    """The user's settings: $PROMPTGLASS_CONFIG, or config.yaml where the system keeps such files."""
+    if named := os.environ.get("PROMPTGLASS_CONFIG"):
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        home = os.environ.get("APPDATA") or "~/AppData/Roaming"
+    else:
+        home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(home).expanduser() / "promptglass" / "config.yaml"
 
 
 @contextlib.contextmanager

@@ -205,8 +205,8 @@ def _checked(path: str | os.PathLike[str], raw: bytes) -> Content:
     try:
         # Nearly always UTF-8 without a mark; asking takes as long as decoding.
         text = raw.decode("utf-8" if raw[:2] == b"{\n" else json.detect_encoding(raw)).strip()
-        content, end = _SCAN(text, 0)
-    except (ValueError, StopIteration, RecursionError) as error:
+        content, end = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError) as error:
         raise _NotOurs from error
     if end != len(text) or not isinstance(content, dict):
         raise _NotOurs
@@ -226,7 +226,7 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-_SCAN = json.JSONDecoder(parse_constant=_refuse).scan_once
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _keep_aside(path: Path) -> Path:
