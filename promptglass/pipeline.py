@@ -43,6 +43,8 @@ _CHAINS = frozenset(("best", "negative"))
 # Decoded pixels held at a time: some eighty pictures of two megapixels.
 _BUDGET_BYTES = 512 << 20
 _TOO_MANY_IN_A_ROW = 32
+# What concerns a mode, not a picture.
+_OF_A_MODE = (WeightsMissing, CaptionerMissing, DependencyMissing, InputError, ModuleNotFoundError)
 # Answers that make no caption to train on, unless nothing else is asked for.
 _NO_CAPTIONS = frozenset(("embedded", "negative", "palette", "tables"))
 
@@ -58,9 +60,8 @@ class Pipeline:
         self._tell = tell
         self._all_recipes = batch.recipes()
         self._recipes = self._all_recipes  # of the modes that are not left out
-        self._streaks: dict[
-            Analyzer, tuple[str, int]
-        ] = {}  # the reason of its last failures, how many in a row
+        # Why an analyzer failed last, and how often in a row for that reason.
+        self._streaks: dict[Analyzer, tuple[str, int]] = {}
         self._waiting = deque(plan.todo)
         self._seen_elsewhere: set[str] = set()
         self._group_size = _GROUP_OF_CHAINS if _CHAINS & {*batch.modes} else _GROUP
@@ -121,13 +122,15 @@ class Pipeline:
         for future in done:
             found = self._loading.pop(future)
             try:
-                self._sort_in(found, future.result())
+                claimed = future.result()
             except EncryptionKeyError:  # no other sidecar would fare better
                 raise
             except OSError as error:
                 self._tell(Outcome(found.path, "failed", self._not_written(found.path, error)))
             except Exception as error:
                 self._tell(Outcome(found.path, "failed", _reason(error)))
+            else:
+                self._sort_in(found, claimed)
 
     def _sort_in(self, found: Found, claimed: Claimed | None) -> None:
         if claimed is None and found.path not in self._seen_elsewhere:
@@ -168,16 +171,11 @@ class Pipeline:
         try:
             _analyze(analyzer, group, modes)
             self._streaks.pop(analyzer, None)
-        except (
-            WeightsMissing,
-            CaptionerMissing,
-            DependencyMissing,
-            InputError,
-            ModuleNotFoundError,
-        ) as error:
+        except _OF_A_MODE as error:
             if len(modes) == 1:
                 self._leave_out(modes, error)
-            for mode in modes if len(modes) > 1 else ():
+                return
+            for mode in modes:
                 self._ask(analyzer, group, [mode])
         except Exception as error:
             if len(group) == 1:
@@ -242,10 +240,9 @@ class Pipeline:
             claimed.failures.append(_reason(error))
         finally:
             claimed.claim.release()
-        error_line = "; ".join(claimed.failures) or None
-        return Outcome(
-            claimed.path, "failed" if error_line else "done" if is_changed else "unchanged", error_line, note
-        )
+        if claimed.failures:
+            return Outcome(claimed.path, "failed", "; ".join(claimed.failures), note)
+        return Outcome(claimed.path, "done" if is_changed else "unchanged", note=note)
 
     def _update_sidecar(self, claimed: Claimed) -> str | None:
         assert claimed.facts is not None

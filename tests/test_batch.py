@@ -444,6 +444,23 @@ def test_a_picture_that_is_given_back_meanwhile_is_done(folder: Path) -> None:
     assert statuses(run(Batch([Slow()], ["fast"]), folder)) == {"done"}
 
 
+@pytest.mark.parametrize("status", ["elsewhere", "done", "failed"])
+def test_an_error_of_whoever_is_told_is_not_taken_for_the_disks(folder: Path, status: str) -> None:
+    (folder / "broken.png").write_text("x")
+    taken = claim(folder / "2.png")
+
+    def closed(outcome: Outcome) -> None:
+        if outcome.status == status:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    batch = Batch([Scribe()], ["fast"])
+    with pytest.raises(BrokenPipeError):
+        batch.run(batch.plan(folder), closed)
+    assert taken is not None
+    taken.release()
+    assert leftovers(folder) == []
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_what_another_process_did_since_the_scan_is_not_done_again(folder: Path, force: bool) -> None:
     late = Scribe()

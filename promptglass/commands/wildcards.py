@@ -78,7 +78,8 @@ def _wildcards(arguments: argparse.Namespace) -> int:
     if not written:
         print("no wildcards: there are no sidecars with prompts (promptglass batch makes them)")
     for file in written:
-        print(f"__{file.name}__  {file.lines:,} lines  {file.state}  {visible(str(file.path))}")
+        count = f"{file.lines:,} line{'s' * (file.lines != 1)}"
+        print(f"__{file.name}__  {count}  {file.state}  {visible(str(file.path))}")
     if arguments.format == "txt" and target.is_read_as_latin1 and not all(file.is_ascii for file in written):
         log.warning("Impact-Pack misreads letters beyond ASCII in .txt files: use --format yaml")
     return 1 if failures else 0
