@@ -166,25 +166,33 @@ class Pipeline:
     def _ask(self, analyzer: Analyzer, group: list[Claimed], modes: list[str]) -> None:
         """Answers of one analyzer. What it cannot do, a picture or a mode, costs no other its answer."""
         modes = [mode for mode in modes if mode in self._recipes]
-        if not modes:
+        error = self._refusal(analyzer, group, modes) if modes else None
+        if error is None:
             return
+        refused: dict[str, tuple[Exception, list[str]]] = {}  # by reason: it is said once
+        for mode in modes:
+            error = self._refusal(analyzer, group, [mode]) if len(modes) > 1 else error
+            if error is not None:
+                refused.setdefault(_reason(error), (error, []))[1].append(mode)
+        for error, its_modes in refused.values():
+            self._leave_out(its_modes, error)
+
+    def _refusal(self, analyzer: Analyzer, group: list[Claimed], modes: list[str]) -> Exception | None:
+        """Ask; the error, if it is one that concerns the modes."""
         try:
             _analyze(analyzer, group, modes)
             self._streaks.pop(analyzer, None)
         except _OF_A_MODE as error:
-            if len(modes) == 1:
-                self._leave_out(modes, error)
-                return
-            for mode in modes:
-                self._ask(analyzer, group, [mode])
+            return error
         except Exception as error:
             if len(group) == 1:
                 self._fail(analyzer, group[0], error)
-                return
+                return None
             log.debug("a group failed; its pictures are done one by one", exc_info=True)
             for claimed in group:
                 left = [mode for mode in modes if mode not in claimed.answered_modes]
                 self._ask(analyzer, [claimed], left)
+        return None
 
     def _fail(self, analyzer: Analyzer, claimed: Claimed, error: Exception) -> None:
         reason = _reason(error)

@@ -122,7 +122,10 @@ def test_a_mode_that_cannot_run_costs_no_other(folder: Path, capsys) -> None:
     assert errors.count("left out from here on: fast: no weights for ViT-L-14/openai") == 1
     assert "3 done" in errors
     assert {*sidecars(folder)["cat.jpg"]["analysis"]} == {"palette"}
-    assert main(["batch", str(folder), "--modes", "fast", "--quiet"]) == 2
+    for command in (["batch", str(folder)], ["interrogate", str(folder / "cat.jpg")]):
+        assert main([*command, "--modes", "negative,tables"]) == 2
+        errors = capsys.readouterr().err
+        assert errors.count("no weights for ViT-L-14/openai") == 1  # both want it, it is said once
 
 
 def test_broken_files_are_a_line_each_and_exit_1(folder: Path, capsys) -> None:

@@ -67,6 +67,7 @@ class _Run:
         self._modes = {*modes}  # that are not left out
         self._analyzers = analyzers
         self._failures = 0
+        self._said: set[str] = set()
 
     def picture(self, source: str) -> None:
         from ..images import open_picture
@@ -100,7 +101,9 @@ class _Run:
                 answers.append(answer)
         except (PromptglassError, ModuleNotFoundError) as error:
             if len(wanted) == 1:
-                complain(error)
+                if str(error) not in self._said:  # several modes may lack the same model
+                    self._said.add(str(error))
+                    complain(error)
                 self._failures += 1
                 self._modes -= {*wanted}
                 return
