@@ -28,10 +28,10 @@ class Journal:
 
     def settle(self, succeeded: Collection[str]) -> bool:
         """Strike out what succeeded and what is gone; whether anything is left. No empty journal stays."""
-        done = {self._name(picture) for picture in succeeded}
         with contextlib.suppress(OSError):
             if not self.path.exists():
                 return False
+            done = {self._name(picture) for picture in succeeded}
             with locked(self.path):
                 last = {}
                 for line in self.path.read_text("utf-8", errors="replace").splitlines():

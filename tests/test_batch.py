@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
 import math
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -521,10 +524,6 @@ def test_the_bad_input_folder(tmp_path: Path) -> None:
     (folder / "~temporary.png").write_bytes(b"x")
     (folder / "notes.txt").write_text("x")
     expected = {"cut.jpg", "empty.png", "text.png", "bomb.png", "circle.png", "nowhere.png"}
-    if os.geteuid():
-        noise(7).save(folder / "locked.png")
-        (folder / "locked.png").chmod(0)
-        expected.add("locked.png")
 
     outcomes = run(Batch([Scribe()], ["fast"]), folder, recursive=True)
     failed = {name: str(outcome.error) for name, outcome in outcomes.items() if outcome.status == "failed"}
@@ -609,10 +608,57 @@ def test_every_format_pillow_writes_gets_through_or_gets_a_line(tmp_path: Path) 
             except (OSError, ValueError, KeyError):  # Pillow does not write this
                 continue
     outcomes = run(Batch([Scribe()], ["fast"]), tmp_path)
-    assert written > 40 and len(outcomes) >= 40
-    for outcome in outcomes.values():
-        assert outcome.status == "done" or (outcome.error and "\n" not in outcome.error)
-    assert sum(outcome.status == "done" for outcome in outcomes.values()) >= written - 5
+    assert written > 40 and len(outcomes) == written
+    failed = {name: str(outcome.error) for name, outcome in outcomes.items() if outcome.status != "done"}
+    assert {*failed} <= {"YCbCr-TIFF.tif"}  # which Pillow 9.5 cannot read back
+    assert all(name in error and "\n" not in error for name, error in failed.items())
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[Path]:
+    """A folder of somebody who is not root: root may read and write everything."""
+    if not hasattr(os, "setresuid") or os.geteuid():
+        pytest.skip("needs root, to be somebody else")
+    place = Path(tempfile.mkdtemp())  # pytest's own folders are root's alone
+    os.chown(place, 65534, 65534)
+    try:
+        run(Batch([Scribe()], ["fast"]), place)  # all that is imported on the way
+        os.setresuid(65534, 65534, 0)
+        try:
+            yield place
+        finally:
+            os.setresuid(0, 0, 0)
+    finally:
+        shutil.rmtree(place)
+
+
+def test_a_file_that_may_not_be_read_costs_no_other() -> None:
+    with as_nobody() as place:
+        for number in range(3):
+            noise(number).save(place / f"{number}.png")
+        (place / "1.png").chmod(0)
+        outcomes = run(Batch([Scribe()], ["fast"]), place)
+        assert {name: outcome.status for name, outcome in outcomes.items()} == {
+            "0.png": "done", "1.png": "failed", "2.png": "done",
+        }  # fmt: skip
+        assert "1.png: no permission. Change its permissions" in str(outcomes["1.png"].error)
+        assert json.loads((place / JOURNAL).read_text())["picture"] == "1.png"
+
+
+def test_a_folder_that_may_not_be_written_to() -> None:
+    with as_nobody() as place:
+        (place / "within").mkdir()
+        noise(1).save(place / "within" / "1.png")
+        noise(0).save(place / "0.png")
+        (place / "within").chmod(0o555)
+        outcomes = run(Batch([Scribe()], ["fast"]), place, recursive=True)
+        assert outcomes["0.png"].status == "done"
+        assert "cannot write beside" in str(outcomes["1.png"].error)
+        (place / "within").chmod(0o755)
+        noise(2).save(place / "2.png")
+        place.chmod(0o555)
+        with pytest.raises(InputError, match="sidecars lie beside their pictures"):
+            run(Batch([Scribe()], ["fast"]), place)
 
 
 # -- captions, privacy ------------------------------------------------------------------------------------

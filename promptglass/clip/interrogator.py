@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..caption import Captioner
     from .encoder import JointEncoder
 
-MODES = ("caption", "best", "fast", "classic", "negative", "tables")
 POOLS = ("exact", "reference")
 _NEED_NO_CAPTION = ("negative", "tables")
 
