@@ -235,7 +235,7 @@ class Pipeline:
         try:
             if claimed.answered_modes:
                 note = self._update_sidecar(claimed)
-            elif claimed.new_times or (privacy.hides and not is_private_enough(claimed.path, privacy)):
+            elif claimed.content and (claimed.new_times or not is_private_enough(claimed.path, privacy)):
                 rewrite(claimed.path, claimed.new_times, privacy)
                 is_changed = claimed.new_times is None
             if self._batch.captions is not None and not claimed.failures:

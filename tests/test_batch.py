@@ -708,6 +708,17 @@ def test_file_names_can_be_hashed_or_left_out(folder: Path) -> None:
     assert "filename" not in json.loads(path_of(folder / "0.png").read_text())["file_info"]
 
 
+def test_with_nothing_to_hide_yet_a_failure_is_only_its_own(folder: Path) -> None:
+    scribe = Scribe()
+    scribe.fails_at["3.png"] = ModelError("no words for it")
+    outcomes = run(Batch([scribe], ["fast"], Privacy("omit")), folder)
+    assert outcomes["3.png"].error == "no words for it"
+    scribe.fails_at = {f"{n}.png": WeightsMissing("x") for n in range(5)}
+    noise(9).save(folder / "9.png")
+    shown = run(Batch([scribe, PaletteAnalyzer()], ["fast", "palette"], Privacy("omit")), folder)
+    assert statuses(shown) == {"done"}
+
+
 def test_a_finished_folder_can_be_encrypted(folder: Path, monkeypatch) -> None:
     monkeypatch.setenv("PROMPTGLASS_KEY", "hunter2")
     run(Batch([Scribe()], ["fast"]), folder)
