@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from logging.handlers import RotatingFileHandler
 
 from . import __version__
-from .commands import batch, interrogate, models, wildcards
+from .commands import batch, endpoints, interrogate, models, prompts, wildcards
 from .errors import InputError, PromptglassError, cause_of
 from .terminal import complain
 
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="promptglass", description="From a picture to a prompt.")
     parser.add_argument("--version", action="version", version=f"promptglass {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (interrogate, batch, wildcards, models):
+    for command in (interrogate, batch, wildcards, models, endpoints, prompts):
         command.add(commands)
     return parser
 

@@ -10,7 +10,7 @@ PromptglassError
 │   └── CaptionerMissing    a mode needs a caption, and nobody can write one
 ├── EndpointError           a language model's endpoint cannot be used as asked
 │   ├── EndpointUnreachable no connection, a broken one, or silence for too long
-│   ├── EndpointRefused     the key or the account will not do: whatever else is asked, the answer is the same
+│   ├── EndpointRefused     key, account or model will not do: whatever else is asked, the answer is the same
 │   └── ReplyError          what an endpoint answered cannot be used
 ├── Stopped                 the caller's own wish, and no failure of what was under way
 └── DependencyMissing       an optional package is not installed
@@ -78,7 +78,7 @@ class EndpointUnreachable(EndpointError):
 
 
 class EndpointRefused(EndpointError):
-    """The key or the account will not do: nothing that is still in the queue would fare better."""
+    """The key, the account or the model will not do: nothing that is still in the queue would fare better."""
 
 
 class ReplyError(EndpointError):

@@ -40,7 +40,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One task for a language model."""
+    """One task for a language model.
+
+    judged: several answers are asked for, and CLIP chooses (refine.py). clip_tokens: how many of CLIP's
+    tokens a judged answer may have; 77 is all that SD 1.5 and SDXL read, 0 is no limit. with_ocr: its `lines`
+    are merged with what OCR reads.
+    """
 
     id: str
     title: str
@@ -49,6 +54,9 @@ class Prompt:
     temperature: float = 0.5
     max_tokens: int = 150
     needs_image: bool = False
+    judged: bool = False
+    clip_tokens: int = 0
+    with_ocr: bool = False
     schema: Mapping[str, Any] | None = None
     examples: tuple[Example, ...] = ()
 
@@ -86,6 +94,9 @@ class Prompt:
             "temperature": float(self.temperature),
             "max_tokens": self.max_tokens,
             "needs_image": self.needs_image,
+            "judged": self.judged,
+            "clip_tokens": self.clip_tokens,
+            "with_ocr": self.with_ocr,
             "schema": self.schema,
         }
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
@@ -105,24 +116,34 @@ def load_prompts() -> dict[str, Prompt]:
 
     Raises InputError for a file that cannot be used; it names the file, the prompt and the field.
     """
-    ours = Path(__file__).parent / "data" / "prompts.yaml"
-    merged = _read(ours)
+    merged = _read(_OURS)
     path = user_file()
     theirs = _read(path) if path else {}
     for id_, entry in theirs.items():
         merged[id_] = {**merged.get(id_, {}), **entry}
     return {
-        id_: _prompt(path if id_ in theirs and path else ours, id_, entry) for id_, entry in merged.items()
+        id_: _prompt(path if id_ in theirs and path else _OURS, id_, entry) for id_, entry in merged.items()
     }
 
 
-def user_file() -> Path | None:
-    """The user's own prompts: the file $PROMPTGLASS_PROMPTS names, or prompts.yaml beside the settings."""
-    if named := os.environ.get("PROMPTGLASS_PROMPTS"):
-        return Path(named).expanduser()
-    path = config_path().parent / "prompts.yaml"
-    return path if path.is_file() else None
+def built_in_prompts() -> dict[str, Prompt]:
+    """Ours, as they are without the user's file."""
+    return {id_: _prompt(_OURS, id_, entry) for id_, entry in _read(_OURS).items()}
 
+
+def user_file() -> Path | None:
+    """The user's own prompts, where there are any; a file that $PROMPTGLASS_PROMPTS names must be there."""
+    path = user_place()
+    return path if os.environ.get("PROMPTGLASS_PROMPTS") or path.is_file() else None
+
+
+def user_place() -> Path:
+    """Where the user's own prompts belong: $PROMPTGLASS_PROMPTS, or prompts.yaml beside the settings."""
+    named = os.environ.get("PROMPTGLASS_PROMPTS")
+    return Path(named).expanduser() if named else config_path().parent / "prompts.yaml"
+
+
+_OURS = Path(__file__).parent / "data" / "prompts.yaml"
 
 # Part of every fingerprint: raise it when _filled changes what a model reads.
 _RENDERING = 1
@@ -202,6 +223,10 @@ def _prompt(path: Path, id_: str, entry: Mapping[str, Any]) -> Prompt:
             raise _wrong(path, f"{id_}.{field} is missing")
     examples = tuple(Example(**example) for example in entry.get("examples", ()))
     prompt = Prompt(**{**entry, "id": id_, "examples": examples})
+    if prompt.judged and prompt.schema is not None:
+        raise _wrong(path, f"{id_} is judged, so its answer is a prompt: leave out schema or judged")
+    if prompt.with_ocr and "lines" not in (prompt.schema or {}).get("properties", {}):
+        raise _wrong(path, f"{id_} has with_ocr, so its schema needs `lines`, as that of the prompt text has")
     for place, example in enumerate(examples):
         try:
             if prompt.schema is not None:
@@ -257,7 +282,12 @@ def _check_max_tokens(value: object) -> str | None:
     return None if is_right else f"must be a whole number above 0, not {value!r}"
 
 
-def _check_needs_image(value: object) -> str | None:
+def _check_clip_tokens(value: object) -> str | None:
+    is_right = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return None if is_right else f"must be a whole number, 0 for no limit, not {value!r}"
+
+
+def _check_bool(value: object) -> str | None:
     return None if isinstance(value, bool) else f"must be true or false, not {value!r}"
 
 
@@ -291,7 +321,10 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "system": _check_system,
     "temperature": _check_temperature,
     "max_tokens": _check_max_tokens,
-    "needs_image": _check_needs_image,
+    "needs_image": _check_bool,
+    "judged": _check_bool,
+    "clip_tokens": _check_clip_tokens,
+    "with_ocr": _check_bool,
     "schema": _check_schema,
     "examples": _check_examples,
 }

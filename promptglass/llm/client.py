@@ -46,7 +46,9 @@ class Client:
     def call(self, stop: threading.Event | None, within_s: float) -> Call:
         from .transport import Call
 
-        return Call(time.monotonic() + within_s, stop)
+        is_total = within_s == self._profile.total_s
+        way_out = "Raise total_s." if is_total else "Check that the server is not stuck."
+        return Call(time.monotonic() + within_s, f"not finished within {within_s:g} s. {way_out}", stop)
 
     def pieces(self, question: Question, call: Call, is_shown: bool) -> Generator[Piece, None, None]:
         """What is heard. Everything that may pass is tried again, until the first word that is shown."""

@@ -53,6 +53,7 @@ class Health:
     models: tuple[str, ...] = ()
     sees_images: Mapping[str, bool | None] = field(default_factory=dict)  # by model; None: it does not say
     message: str = ""
+    usable: bool = False  # it takes our key and has the profile's model, as far as it says
 
 
 class Endpoint:
@@ -148,11 +149,26 @@ class Endpoint:
                 models = self._client.models(self._client.call(stop, CHECK_S))
         except EndpointError as error:
             if error.status in (404, 405, 501):
-                return Health(True, message=f"{self.shown} answers, but does not list its models.")
+                unlisted = f"{self.shown} answers, but does not list its models."
+                return Health(True, message=unlisted, usable=True)
             return Health(not isinstance(error, EndpointUnreachable), message=str(error))
         except InputError as error:  # there is no key to ask with
             return Health(False, message=str(error))
-        return Health(True, tuple(models), models, self._about(models))
+        has_model = not self.profile.model or self._listed(models) is not None
+        return Health(True, tuple(models), models, self._about(models), has_model)
+
+    def model(self) -> str:
+        """The model that is asked: the profile's, or the only one that the server has.
+
+        Raises InputError where a profile without model does not say which of several.
+        """
+        with self._errors(None):
+            return self._model(self._client.call(None, CHECK_S))
+
+    def sees_images(self) -> bool | None:
+        """Whether the model that is asked sees; None where nobody says."""
+        model, sees = self.model(), self.check().sees_images
+        return sees.get(model, sees.get(f"{model}:latest"))
 
     def release(self) -> None:
         """Have the server free the memory of the model. What cannot be freed is logged, and no error."""
@@ -265,12 +281,17 @@ class Endpoint:
         model = self.profile.model
         if not model:
             return f"{self.shown} answers. {_has(models)}"
-        found = next((name for name in models if name in (model, f"{model}:latest")), None)
+        found = self._listed(models)
         if found is None:
             return f"{self.shown} has no model {visible(model)!r}. {_has(models)}"
         sees = models[found]
         sight = "" if sees is None else ", which sees pictures" if sees else ", which does not see pictures"
         return f"{self.shown} has {visible(model)}{sight}."
+
+    def _listed(self, models: Iterable[str]) -> str | None:
+        """The profile's model, as the server calls it."""
+        model = self.profile.model
+        return next((name for name in models if name in (model, f"{model}:latest")), None)
 
     def _turns(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> tuple[Turn, ...]:
         turns = [Turn(message["role"], message["content"]) for message in messages]

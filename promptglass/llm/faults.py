@@ -86,7 +86,10 @@ class Teller:
             )
         if _SEES_NOT.search(said):
             cause = f"the model does not see pictures ({shown}). Choose one that does."
-            return Fault(EndpointError(f"{self.endpoint}: {cause}", status))
+            return Fault(EndpointRefused(f"{self.endpoint}: {cause}", status))
+        if status == 404:
+            cause = f"answered {shown}. Check model and base_url."
+            return Fault(EndpointRefused(f"{self.endpoint} {cause}", status), said=said)
         may_pass = status in _MAY_PASS or (status >= 500 and status not in _NEVER_PASS)
         error = EndpointError(f"{self.endpoint} answered {shown}. {_way_out(status, may_pass)}", status)
         is_loading = status == 503 and "loading" in said.lower()
@@ -130,8 +133,6 @@ def _message(answer: Any) -> str:
 def _way_out(status: int, may_pass: bool) -> str:
     if may_pass:
         return "Try again later."
-    if status == 404:
-        return "Check model and base_url."
     if status == 413:
         return "Lower max_image_side, or send less text."
     if 300 <= status < 400:

@@ -14,6 +14,7 @@ A key is never in there: the profile names the environment variable or the priva
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -46,6 +47,10 @@ class Profile:
     server: str = ""  # llama.cpp or lmstudio: which call unloads a model, where OpenAI's protocol has none
     allow_plain_http: bool = False  # send the key unencrypted to other hosts than those of one's own network
     extra: Mapping[str, Any] = field(default_factory=dict)  # put into every request: num_ctx, think, ttl
+
+    def __post_init__(self) -> None:
+        if not self.concurrency:
+            object.__setattr__(self, "concurrency", 1 if self.protocol == "ollama" else 4)
 
     def key(self) -> tuple[str, str]:
         """The key, and where it is from; both empty where the profile names none."""
@@ -95,7 +100,7 @@ def _built_in() -> dict[str, Profile]:
         Profile("anthropic", "anthropic", "https://api.anthropic.com", key_env="ANTHROPIC_API_KEY"),
         Profile("openrouter", "openai", "https://openrouter.ai/api", key_env="OPENROUTER_API_KEY"),
     )
-    return {one.name: _with_concurrency(one) for one in ours}
+    return {one.name: one for one in ours}
 
 
 def _ollama_host(said: str) -> str:
@@ -158,13 +163,7 @@ def _profile(name: str, settings: Any, base: Profile | None, where: str) -> Prof
             made = replace(made, **{**unbound, "allow_plain_http": bool(unbound["allow_plain_http"])})
         if "protocol" in settings and "concurrency" not in settings:
             made = replace(made, concurrency=0)
-    return _with_concurrency(made)
-
-
-def _with_concurrency(profile: Profile) -> Profile:
-    if profile.concurrency:
-        return profile
-    return replace(profile, concurrency=1 if profile.protocol == "ollama" else 4)
+    return made
 
 
 _SETTINGS = {f.name: str(f.type) for f in fields(Profile) if f.name != "name"}
@@ -191,6 +190,8 @@ def _check(setting: str, value: Any, where: str) -> None:
         raise InputError(f"{where}: {setting} must be a {'whole ' * (kind == 'int')}number above 0.")
     if setting == "extra" and not isinstance(value, Mapping):
         raise InputError(f"{where}: extra must hold names with values.")
+    if setting == "key_env" and value and not re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII):
+        raise InputError(f"{where}: key_env must be the name of the variable that holds the key.")
     if setting == "base_url":
         _check_address(value, where)
 

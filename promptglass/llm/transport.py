@@ -47,6 +47,7 @@ class Call:
     """What one call of the caller may take, all of its requests together."""
 
     deadline: float  # of time.monotonic()
+    late: str = "not finished in time."  # what is said after it
     stop: threading.Event | None = None
 
     def look(self) -> None:
@@ -239,8 +240,7 @@ class _Waiting:
     def _late(self, why: str) -> Fault:
         if time.monotonic() < self._call.deadline:
             return self._teller.unreachable(why)
-        total_s = f"{self._profile.total_s:g} s"
-        return self._teller.unreachable(f"not finished within {total_s}. Raise total_s.", may_pass=False)
+        return self._teller.unreachable(self._call.late, may_pass=False)
 
 
 class _TooMuch(Exception):

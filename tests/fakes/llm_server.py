@@ -65,6 +65,7 @@ class FakeServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
+            asked: Recorded  # the request that is being answered
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -74,7 +75,8 @@ class FakeServer:
                 with fake._lock:
                     headers = {name.lower(): value for name, value in self.headers.items()}
                     body = json.loads(content) if content else None
-                    fake.asked.append(Recorded(self.command, self.path, headers, body))
+                    self.asked = Recorded(self.command, self.path, headers, body)
+                    fake.asked.append(self.asked)
                     fake.times.append(time.monotonic())
                     answer = fake.answers.pop(0) if len(fake.answers) > 1 else fake.answers[0]
                 try:
