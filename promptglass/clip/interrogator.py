@@ -168,6 +168,14 @@ class Interrogator:
         settings = {"count": count}
         return self._answers("tables", images, None, settings, lambda group: self._tables(group, count))
 
+    def scores(self, subject: Subject, texts: Sequence[str]) -> list[float]:
+        """The cosine of a picture with each of several texts."""
+        new = [text for text in texts if text not in subject.scores]
+        if new:
+            scores = cosines(self.encoder.encode_texts(new), subject.features)
+            subject.scores.update(zip(new, scores.tolist(), strict=True))
+        return [subject.scores[text] for text in texts]
+
     def _answers(
         self,
         mode: str,
@@ -256,7 +264,7 @@ class Interrogator:
             self._fast(subject, max_flavors),
             chained,
         ]
-        scores = self._scores(subject, candidates)
+        scores = self.scores(subject, candidates)
         return candidates[scores.index(max(scores))]
 
     def _fast(self, subject: Subject, max_flavors: int) -> str:
@@ -278,7 +286,7 @@ class Interrogator:
         chains: list[Chain] = []
         for subject in subjects:
             pool = self._negative_pool(subject)
-            scores = self._scores(subject, pool)
+            scores = self.scores(subject, pool)
             first = scores.index(min(scores))
             rest = pool[:first] + pool[first + 1 :]
             chains.append(Chain(subject.features, rest, pool[first], scores[first], least=True))
@@ -371,13 +379,6 @@ class Interrogator:
             if text not in subject.scores:
                 subject.scores[text] = cosines(features[text][None], subject.features).item()
         return [subject.scores[text] for subject, text in pairs]
-
-    def _scores(self, subject: Subject, texts: list[str]) -> list[float]:
-        new = [text for text in texts if text not in subject.scores]
-        if new:
-            scores = cosines(self.encoder.encode_texts(new), subject.features)
-            subject.scores.update(zip(new, scores.tolist(), strict=True))
-        return [subject.scores[text] for text in texts]
 
 
 def _each(prompt_of: Callable[[Subject], str]) -> Callable[[list[Subject]], list[_Draft]]:

@@ -1,0 +1,69 @@
+"""Many questions to one endpoint, as many at a time as do it good."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EndpointError
+from ..progress import Progress, silent
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .endpoint import Endpoint, Message, Reply
+
+# How often progress is called while nothing happens: it may raise, and a stop is to be felt within 0.3 s.
+_TICK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question: what Endpoint.chat is called with."""
+
+    messages: Sequence[Message]
+    images: Sequence[Image.Image] = ()
+    schema: Mapping[str, Any] | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+
+
+def ask_all(
+    endpoint: Endpoint, asks: Sequence[Ask], what: str, progress: Progress = silent
+) -> Iterator[tuple[int, Reply | EndpointError]]:
+    """Replies, each with the place of its question, as they come; an error where there is none.
+
+    Closing the iterator, or a progress that raises, ends every call that is under way and frees the server.
+    """
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(endpoint.concurrency, f"promptglass-{endpoint.name}")
+
+    def reply_to(ask: Ask) -> Reply | EndpointError:
+        try:
+            return endpoint.chat(
+                ask.messages,
+                ask.images,
+                ask.schema,
+                stop=stop,
+                temperature=ask.temperature,
+                max_tokens=ask.max_tokens,
+                seed=ask.seed,
+            )
+        except EndpointError as error:
+            return error
+
+    try:
+        waiting = {pool.submit(reply_to, ask): place for place, ask in enumerate(asks)}
+        progress(what, 0, len(asks))
+        while waiting:
+            done, _ = wait(waiting, _TICK_S, FIRST_COMPLETED)
+            for future in done:
+                yield waiting.pop(future), future.result()
+            progress(what, len(asks) - len(waiting), len(asks))
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,328 @@
+"""A language model proposes, CLIP judges.
+
+Several prompts are asked for. Each is put right where that can be done: what must be kept, and how much CLIP
+reads. The one closest to the picture is taken, if it is closer than what went in.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from .errors import EndpointError, ReplyError
+from .llm.queue import Ask, ask_all
+from .progress import Progress, silent
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .clip.interrogator import Interrogator, Subject
+    from .llm import Endpoint, Reply
+    from .prompts import Prompt
+
+COUNT = 4
+# What counts as closer: a synonym or another order of words moves a cosine by some thousandths.
+MARGIN = 0.005
+# Twice this far apart are the temperatures of the candidates.
+_SPREAD = 0.3
+DEEP_TEMPERATURE, DEEP_MAX_TOKENS = 0.7, 300
+
+Scores = Callable[[Sequence[str]], Sequence[float]]  # the cosine of a picture with each of several texts
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What is known of a picture, and told to the language model."""
+
+    caption: str = ""
+    tables: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # table to label to cosine
+    embedded: str = ""  # the prompt in its file
+
+    @property
+    def labels(self) -> list[str]:
+        """CLIP's best, the closest first, each once."""
+        scores = {label: score for table in self.tables.values() for label, score in table.items()}
+        return sorted(scores, key=lambda label: -scores[label])
+
+    @property
+    def artists(self) -> list[str]:
+        return [*self.tables.get("artists", ())]
+
+    @property
+    def prompt(self) -> str:
+        """Caption and labels as a prompt."""
+        return ", ".join(filter(None, (self.caption, *self.labels)))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    prompt: str
+    temperature: float
+    score: float | None = None  # its cosine with the picture
+    problem: str = ""  # why it cannot win
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """The prompt to use, and how it was chosen. Scores are cosines with the picture, None without CLIP."""
+
+    prompt: str
+    score: float | None
+    is_refined: bool  # or what went in stands
+    gain: float | None  # of the best candidate over what went in
+    why: str
+    input: str
+    input_score: float | None
+    candidates: Sequence[Candidate]
+
+
+def refine(
+    endpoint: Endpoint,
+    prompt: Prompt,
+    notes: Notes,
+    scores: Scores | None = None,
+    *,
+    image: Image.Image | None = None,
+    wishes: str = "",
+    keep: Sequence[str] = (),
+    count: int = COUNT,
+    deep: bool = False,
+    margin: float = MARGIN,
+    progress: Progress = silent,
+) -> Refinement:
+    """A prompt for one picture.
+
+    scores: how CLIP judges; without, the first candidate that can be used is taken. image: shown to a model
+    that sees. keep: words that must not be lost, such as a trigger; artists of the notes are kept anyway.
+    deep: 0.7 and 300 tokens instead of the prompt's own temperature and length (0.5 and 150).
+    Raises EndpointError where no candidate came, InputError where there is nothing to work on.
+    """
+    asks = asks_for(prompt, notes, wishes, keep, count, deep, image)
+    replies = dict(ask_all(endpoint, asks, f"{endpoint.name}: {prompt.id}", progress))
+    return judged(prompt, notes, asks, [replies[place] for place in range(count)], scores, keep, margin)
+
+
+def asks_for(
+    prompt: Prompt,
+    notes: Notes,
+    wishes: str = "",
+    keep: Sequence[str] = (),
+    count: int = COUNT,
+    deep: bool = False,
+    image: Image.Image | None = None,
+) -> list[Ask]:
+    """The questions that are asked: the same one, from the most faithful to the boldest."""
+    around, max_tokens = prompt.temperature, prompt.max_tokens
+    if deep:
+        around, max_tokens = DEEP_TEMPERATURE, max(DEEP_MAX_TOKENS, max_tokens)
+    messages = prompt.messages(
+        caption=notes.caption,
+        tags=notes.labels,
+        tables=notes.tables,
+        prompt=notes.embedded,
+        user="; ".join(filter(None, (wishes, *(f"keep {words}" for words in keep)))),
+    )
+    images = [] if image is None else [image]
+    steps = [2 * place / (count - 1) - 1 for place in range(count)] if count > 1 else [0.0]
+    temperatures = [round(min(max(around + _SPREAD * step, 0.0), 2.0), 2) for step in steps]
+    return [
+        Ask(messages, images, temperature=temperature, max_tokens=max_tokens, seed=place + 1)
+        for place, temperature in enumerate(temperatures)
+    ]
+
+
+def judged(
+    prompt: Prompt,
+    notes: Notes,
+    asks: Sequence[Ask],
+    replies: Sequence[Reply | EndpointError],
+    scores: Scores | None = None,
+    keep: Sequence[str] = (),
+    margin: float = MARGIN,
+) -> Refinement:
+    """What becomes of the replies."""
+    errors = [reply for reply in replies if isinstance(reply, EndpointError)]
+    if len(errors) == len(replies):
+        raise errors[0]
+    inputs = _inputs(prompt, notes, keep)
+    candidates = [
+        _candidate(prompt, notes, ask, reply, keep) for ask, reply in zip(asks, replies, strict=True)
+    ]
+    usable = [place for place, candidate in enumerate(candidates) if not candidate.problem]
+    if not usable and not inputs:
+        raise ReplyError(f"no candidate can be used: {candidates[0].problem}")
+    if scores is None:
+        return _unjudged(inputs, candidates, usable)
+    cosines = scores([*inputs, *(candidates[place].prompt for place in usable)])
+    for place, score in zip(usable, cosines[len(inputs) :], strict=True):
+        candidates[place] = replace(candidates[place], score=score)
+    return _closest(dict(zip(inputs, cosines, strict=False)), candidates, usable, margin)
+
+
+def _inputs(prompt: Prompt, notes: Notes, keep: Sequence[str]) -> list[str]:
+    """The prompts that there were without a language model: a refined one has to be closer than each."""
+    made = put_right(notes.prompt, [*keep, *notes.artists], prompt.clip_tokens)[0]
+    missing = [words for words in keep if not holds(notes.embedded, words)]
+    given = ", ".join((notes.embedded, *missing)) if notes.embedded else ""
+    return [text for text in (made, given) if text]
+
+
+def _closest(
+    inputs: Mapping[str, float], candidates: Sequence[Candidate], usable: Sequence[int], margin: float
+) -> Refinement:
+    before = max(inputs, key=lambda text: inputs[text]) if inputs else ""
+    before_score = inputs.get(before)
+    if not usable:
+        why = _no_candidate(candidates)
+        return Refinement(before, before_score, False, None, why, before, before_score, candidates)
+    place = max(usable, key=lambda place: candidates[place].score or 0.0)
+    text, score = candidates[place].prompt, candidates[place].score
+    assert score is not None
+    if before_score is None:
+        why = f"candidate {place + 1} is the closest of {len(usable)}"
+        return Refinement(text, score, True, None, why, before, None, candidates)
+    gain = score - before_score
+    if gain >= margin:
+        why = f"candidate {place + 1} is closer by {gain:.3f}"
+        return Refinement(text, score, True, gain, why, before, before_score, candidates)
+    how = f"{-gain:.3f} farther" if gain < 0 else f"only {gain:.3f} closer"
+    why = f"what went in stands: the best candidate is {how}"
+    return Refinement(before, before_score, False, gain, why, before, before_score, candidates)
+
+
+def _unjudged(inputs: Sequence[str], candidates: Sequence[Candidate], usable: Sequence[int]) -> Refinement:
+    before = inputs[0] if inputs else ""
+    if not usable:
+        return Refinement(before, None, False, None, _no_candidate(candidates), before, None, candidates)
+    why = f"candidate {usable[0] + 1}, not compared with the picture: there is no CLIP to do it"
+    return Refinement(candidates[usable[0]].prompt, None, True, None, why, before, None, candidates)
+
+
+def _no_candidate(candidates: Sequence[Candidate]) -> str:
+    return f"what went in stands: no candidate can be used ({candidates[0].problem})"
+
+
+# -- one candidate -------------------------------------------------------------------------------------------
+
+
+def _candidate(
+    prompt: Prompt, notes: Notes, ask: Ask, reply: Reply | EndpointError, keep: Sequence[str]
+) -> Candidate:
+    temperature = ask.temperature or 0.0
+    if isinstance(reply, EndpointError):
+        return Candidate("", temperature, problem=str(reply))
+    text, problem = put_right(reply.text, [*keep, *notes.artists], prompt.clip_tokens)
+    if reply.finish_reason == "length":
+        problem = "it was cut off: raise max_tokens"
+    elif not problem and not ask.images and not _has_something_of(notes, reply.text):
+        problem = "it has nothing of what went in"  # a worked example, say
+    return Candidate(text, temperature, problem=problem)
+
+
+def put_right(text: str, keep: Sequence[str] = (), clip_tokens: int = 0) -> tuple[str, str]:
+    """A proposed prompt in one line, each phrase once, with all that is to be kept, as long as CLIP reads.
+
+    And what is wrong with it all the same, empty if nothing is.
+    """
+    keep = [" ".join(words.split()) for words in keep]
+    text = _NEGATIVE.sub("", " ".join(text.split()))
+    phrases = [*_distinct(_PHRASE.findall(text))]
+    missing = [words for words in keep if not holds(", ".join(phrases), words)]
+    if missing and phrases:
+        phrases = [*phrases[:-1], phrases[-1].rstrip("."), *missing]
+    counted = clip_token_counter() if clip_tokens else None
+    while counted and counted(", ".join(phrases)) > clip_tokens:
+        dispensable = _last_dispensable(phrases, keep)
+        if dispensable is None:
+            return ", ".join(phrases), f"it is longer than the {clip_tokens} tokens that CLIP reads"
+        del phrases[dispensable]
+    right = ", ".join(phrases)
+    if not right:
+        return right, "there is no prompt in it"
+    lost = [words for words in keep if not holds(right, words)]
+    if lost:
+        return right, f"it lost {lost[0]}"
+    return right, "it repeats itself" if _loops(right) else ""
+
+
+def holds(text: str, words: str) -> bool:
+    """Whether a text has these words: in any case and spacing, but not as a part of others. Of an artist's
+    label ("by X", "inspired by X") the name."""
+    name = _BY.sub("", " ".join(words.split()))
+    pattern = r"\s+".join(re.escape(word) for word in name.split())
+    return re.search(rf"(?<!\w){pattern}(?!\w)", text, re.IGNORECASE) is not None
+
+
+_BY = re.compile(r"^(?:inspired )?by (?=.)", re.IGNORECASE)
+_NEGATIVE = re.compile(r"[\s,;.*_#]*\bnegative[ _]prompts?\W*:.*", re.IGNORECASE)
+_PHRASE = re.compile(r"(?:\([^()]*\)|\[[^\[\]]*\]|<[^<>]*>|[^,])+")  # a comma in brackets parts nothing
+
+
+def _distinct(phrases: Iterable[str]) -> Iterator[str]:
+    seen = {""}
+    for phrase in map(str.strip, phrases):
+        if phrase.casefold() not in seen:
+            seen.add(phrase.casefold())
+            yield phrase
+
+
+def _last_dispensable(phrases: Sequence[str], keep: Sequence[str]) -> int | None:
+    """The last phrase, but not the first, without which nothing is lost that is to be kept."""
+    for place in range(len(phrases) - 1, 0, -1):
+        rest = ", ".join((*phrases[:place], *phrases[place + 1 :]))
+        if all(holds(rest, words) for words in keep):
+            return place
+    return None
+
+
+def _loops(text: str) -> bool:
+    """Whether six words in a row come three times."""
+    words = re.findall(r"\w+", text.casefold())
+    runs = Counter(tuple(words[place : place + 6]) for place in range(len(words) - 5))
+    return any(count > 2 for count in runs.values())
+
+
+def _has_something_of(notes: Notes, text: str) -> bool:
+    asked = _long_words(f"{notes.prompt} {notes.embedded}")
+    return len(asked) < 3 or bool(asked & _long_words(text))
+
+
+def _long_words(text: str) -> set[str]:
+    return {word for word in re.findall(r"\w+", text.casefold()) if len(word) > 3}
+
+
+@functools.cache
+def clip_token_counter() -> Callable[[str], int] | None:
+    """Counts the tokens of a text for SD's CLIP, with start and end; None where no tokenizer is installed."""
+    if importlib.util.find_spec("open_clip") is None:
+        return None
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer()
+    return lambda text: len(tokenizer.encode(text)) + 2
+
+
+# -- what CLIP sees ------------------------------------------------------------------------------------------
+
+_FLAVORS = 8
+
+
+def notes_of(interrogator: Interrogator, subjects: Sequence[Subject], embedded: Sequence[str]) -> list[Notes]:
+    """CLIP's notes on pictures: of every table the best label, of flavors eight, with the caption if there is
+    one. Not the sites: nothing of them is in a picture."""
+    found: list[Notes] = []
+    for subject, answer, prompt in zip(
+        subjects, interrogator.tables(subjects, _FLAVORS), embedded, strict=True
+    ):
+        tables = {
+            name: dict([*labels.items()][: _FLAVORS if name == "flavors" else 1])
+            for name, labels in answer.tables.items()
+            if name != "trendings"
+        }
+        found.append(Notes(subject.caption or "", tables, prompt))
+    return found

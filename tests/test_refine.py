@@ -1,0 +1,355 @@
+"""A language model proposes, CLIP judges: what is put right, who wins, and what is said about it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptglass.errors import EndpointError, EndpointUnreachable, InputError, ReplyError
+from promptglass.llm import Reply
+from promptglass.llm.queue import Ask, ask_all
+from promptglass.prompts import load_prompts
+from promptglass.refine import (
+    MARGIN,
+    Notes,
+    Refinement,
+    asks_for,
+    clip_token_counter,
+    holds,
+    notes_of,
+    put_right,
+    refine,
+)
+
+from .conftest import noise
+
+PROMPTS = load_prompts()
+NOTES = Notes(
+    "a woman in a red dress",
+    {
+        "mediums": {"oil painting": 0.24},
+        "artists": {"by Gustav Klimt": 0.26},
+        "flavors": {"golden hour": 0.22, "intricate detail": 0.2},
+    },
+)
+MADE = "a woman in a red dress, by Gustav Klimt, oil painting, golden hour, intricate detail"
+
+
+class Model:
+    """An endpoint that says what it is told to, and writes down what it is asked."""
+
+    name = "model"
+    concurrency = 4
+
+    def __init__(self, *answers: str | Exception | Reply) -> None:
+        self.answers = answers
+        self.asked: list[dict[str, Any]] = []
+
+    def chat(self, messages: Sequence[Mapping[str, str]], images: Sequence[Any], schema: Any, **how: Any):
+        self.asked.append({"messages": messages, "images": images, "schema": schema, **how})
+        answer = self.answers[how["seed"] - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, Reply) else said(answer)
+
+
+def said(text: str, finish_reason: str = "stop") -> Reply:
+    return Reply(text, "m", finish_reason, {"completion_tokens": 5}, 0.1)
+
+
+def by_likeness(**cosines: float):
+    """A judge who knows what some words are worth, and compares what it is given."""
+
+    def scores(texts: Sequence[str]) -> list[float]:
+        return [sum(worth for word, worth in cosines.items() if word in text) for text in texts]
+
+    return scores
+
+
+def refined(*answers: Any, notes: Notes = NOTES, scores=None, prompt: str = "refine", **how: Any) -> Refinement:
+    return refine(Model(*answers), PROMPTS[prompt], notes, scores, count=len(answers), **how)  # type: ignore[arg-type]
+
+
+# Who wins
+
+
+def test_the_closest_candidate_wins() -> None:
+    judge = by_likeness(woman=0.2, silk=0.03, Klimt=0.01, misty=0.05)
+    answers = ("a woman in silk, by Gustav Klimt", "a misty woman, by Gustav Klimt", "a woman, by Gustav Klimt")
+    found = refined(*answers, scores=judge)
+    assert found.prompt == answers[1]
+    assert found.is_refined
+    assert (found.input, found.input_score) == (MADE, pytest.approx(0.21))
+    assert found.score == pytest.approx(0.26)
+    assert found.gain == pytest.approx(0.05)
+    assert found.why == "candidate 2 is closer by 0.050"
+    assert [c.score for c in found.candidates] == pytest.approx([0.24, 0.26, 0.21])
+
+
+def test_what_went_in_stands_unless_a_candidate_is_closer_by_the_margin() -> None:
+    for worth, shown in ((-0.05, "0.050 farther"), (0.0, "only 0.000 closer"), (0.004, "only 0.004 closer")):
+        found = refined("a woman in silk, by Gustav Klimt", scores=by_likeness(woman=0.2, silk=worth))
+        assert (found.prompt, found.is_refined, found.score) == (MADE, False, pytest.approx(0.2))
+        assert found.gain == pytest.approx(worth)
+        assert found.why == f"what went in stands: the best candidate is {shown}"
+    silk = by_likeness(woman=0.2, silk=0.004)
+    assert refined("a woman in silk, by Gustav Klimt", scores=silk, margin=0.003).is_refined
+    assert MARGIN == 0.005
+
+
+def test_the_prompt_in_the_file_is_a_rival_too_and_stays_as_it_is() -> None:
+    embedded = ", ".join(f"long phrase {n}" for n in range(60)) + ", misty\nBREAK"
+    notes = Notes(NOTES.caption, NOTES.tables, embedded)
+    judge = by_likeness(woman=0.2, misty=0.3, silk=0.05)
+    found = refined("a woman in silk, by Gustav Klimt", notes=notes, scores=judge)
+    assert (found.prompt, found.score, found.gain) == (embedded, 0.3, pytest.approx(-0.05))
+
+
+def test_without_clip_the_first_usable_candidate_is_taken_and_it_is_said() -> None:
+    found = refined("masked rider in a desert", "a woman in silk, oil painting", "a woman")
+    assert found.prompt == "a woman in silk, oil painting, by Gustav Klimt"
+    assert found.candidates[0].problem == "it has nothing of what went in"
+    assert (found.score, found.gain, found.input_score) == (None, None, None)
+    assert found.why == "candidate 2, not compared with the picture: there is no CLIP to do it"
+
+
+def test_errors_of_some_candidates_cost_the_others_nothing() -> None:
+    broken = ReplyError("only reasoning was returned")
+    found = refined(broken, said("a woman in silk", "length"), scores=by_likeness(woman=0.2))
+    assert [c.problem for c in found.candidates] == [str(broken), "it was cut off: raise max_tokens"]
+    assert found.prompt == MADE
+    assert found.score == 0.2
+    assert found.why == "what went in stands: no candidate can be used (only reasoning was returned)"
+    with pytest.raises(ReplyError, match="only reasoning"):
+        refined(broken, EndpointError("other"), scores=by_likeness())
+
+
+def test_with_nothing_that_went_in_a_candidate_has_to_be_usable() -> None:
+    notes = Notes()
+    with pytest.raises(InputError, match="nothing to work on"):
+        refined("a woman", notes=notes)
+    answers = ("a cat", "a woman in silk")
+    found = refined(*answers, notes=notes, wishes="anything", scores=by_likeness(woman=0.2))
+    assert (found.prompt, found.gain, found.why) == (answers[1], None, "candidate 2 is the closest of 2")
+    with pytest.raises(ReplyError, match="no candidate can be used: it was cut off"):
+        refined(said("a woman", "length"), notes=notes, wishes="anything")
+
+
+# What is put right
+
+
+def test_triggers_and_artists_are_kept_also_where_the_input_stands() -> None:
+    keep = ["ohwx woman", "<lora:ohwx:0.8>"]
+    found = refined("a woman in silk.", keep=keep, scores=by_likeness(silk=0.3))
+    assert found.prompt == "a woman in silk, ohwx woman, <lora:ohwx:0.8>, by Gustav Klimt"
+    stands = refined("a woman in silk.", keep=keep, scores=by_likeness(red=0.3))
+    assert stands.prompt == f"{MADE}, ohwx woman, <lora:ohwx:0.8>"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "is_held"),
+    [
+        ("in the style of gustav  klimt, oil", "by Gustav Klimt", True),
+        ("inspired by Gustav Klimt", "inspired by Gustav Klimt", True),
+        ("by Gustav Klimts", "by Gustav Klimt", False),
+        ("(ohwx woman:1.2)", "ohwx woman", True),
+        ("ohwxwoman", "ohwx", False),
+        ("a <lora:x:1>", "<lora:x:1>", True),
+        ("a <lora:x:1.5>", "<lora:x:1>", False),
+        ("by", "by", True),
+        ("c++ and c", "c++", True),
+    ],
+)
+def test_what_counts_as_kept(text: str, words: str, is_held: bool) -> None:
+    assert holds(text, words) is is_held
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("a cat,\n a CAT , sat", "a cat, sat"),
+        ("a cat, red\nNegative prompt: blurry, bad", "a cat, red"),
+        ("a cat. **Negative Prompt**: blurry", "a cat"),
+        ("a cat, (red dress, long:1.2), [a, b]", "a cat, (red dress, long:1.2), [a, b]"),
+        ("((a, b), c), d", "((a, b), c), d"),
+        ("a ( b, c", "a ( b, c"),
+        ("a negative space, b", "a negative space, b"),
+        *[(", ".join(f"in the style of {who}" for who in "ABCD"),) * 2],
+    ],
+)
+def test_a_candidate_in_one_line_each_phrase_once(text: str, right: str) -> None:
+    assert put_right(text) == (right, "")
+
+
+def test_a_candidate_that_cannot_be_put_right() -> None:
+    assert put_right(" , ,") == ("", "there is no prompt in it")
+    assert put_right("Negative prompt: blurry", ["x"]) == ("", "there is no prompt in it")
+    loop = "the man stands by the sea. " * 4
+    assert put_right(loop)[1] == "it repeats itself"
+    long = "word " * 80
+    assert put_right(f"{long}, end", [], 77)[1] == "it is longer than the 77 tokens that CLIP reads"
+    assert put_right("a cat", [long], 77)[1] == "it is longer than the 77 tokens that CLIP reads"
+
+
+def test_it_is_as_long_as_clip_reads_counted_with_its_own_tokenizer() -> None:
+    import open_clip
+
+    phrases = [f"phrase{n} n{n} of ümläut" for n in range(40)]
+    right, problem = put_right(", ".join([*phrases, "by Gustav Klimt"]), ["by Gustav Klimt"], 77)
+    assert not problem
+    assert right.endswith(", by Gustav Klimt")
+    ids = open_clip.get_tokenizer("ViT-L-14")([right])[0]
+    length = int((ids != 0).sum())
+    assert 70 < length <= 77
+    assert int(ids[length - 1]) == 49407  # the end is there: nothing was cut
+    # One phrase more would not have fitted.
+    kept = right.count("phrase")
+    more = ", ".join([*phrases[: kept + 1], "by Gustav Klimt"])
+    assert clip_token_counter()(more) > 77  # type: ignore[misc]
+
+
+words = st.text(st.sampled_from("abcdé (),.<>:_-\n🦊1"), max_size=12)
+
+
+@given(st.lists(words, max_size=40).map(", ".join), st.lists(words.filter(str.strip), max_size=3))
+def test_put_right_keeps_its_promises(text: str, keep: list[str]) -> None:
+    right, problem = put_right(text, keep, 77)
+    assert "\n" not in right
+    if problem:
+        return
+    assert right
+    assert all(holds(right, words) for words in keep)
+    assert clip_token_counter()(right) <= 77  # type: ignore[misc]
+    assert put_right(right, keep, 77)[1] == ""
+
+
+# What is asked
+
+
+def test_candidates_are_asked_for_from_faithful_to_bold() -> None:
+    model = Model(*["a woman, by Gustav Klimt"] * 4)
+    refine(model, PROMPTS["refine"], NOTES, wishes="make it rain", keep=["ohwx"])  # type: ignore[arg-type]
+    asked = sorted(model.asked, key=lambda ask: ask["seed"])
+    assert [ask["temperature"] for ask in asked] == [0.2, 0.4, 0.6, 0.8]
+    assert [ask["seed"] for ask in asked] == [1, 2, 3, 4]
+    assert {ask["max_tokens"] for ask in asked} == {150}
+    question = asked[0]["messages"][-1]["content"]
+    assert 'Caption: "a woman in a red dress"' in question
+    assert 'Tags: "by Gustav Klimt, oil painting, golden hour, intricate detail"' in question
+    assert "Wishes: make it rain; keep ohwx" in question
+
+
+def test_deep_is_bolder_and_longer() -> None:
+    asks = asks_for(PROMPTS["refine"], NOTES, deep=True)
+    assert [ask.temperature for ask in asks] == [0.4, 0.6, 0.8, 1.0]
+    assert {ask.max_tokens for ask in asks} == {300}
+    assert [ask.temperature for ask in asks_for(PROMPTS["refine"], NOTES, count=1)] == [0.5]
+
+
+def test_a_model_that_sees_is_shown_the_picture() -> None:
+    picture = noise(1)
+    assert [ask.images for ask in asks_for(PROMPTS["refine"], NOTES, count=2, image=picture)] == [[picture]] * 2
+    seen = refined("masked rider in a desert", image=picture)  # what it saw need not be in the notes
+    assert seen.prompt == "masked rider in a desert, by Gustav Klimt"
+
+
+def test_notes_are_what_clip_sees(encoder) -> None:
+    from promptglass import Interrogator, Vocabulary
+
+    tables = {
+        "artists": ["by A", "by B"],
+        "flavors": [f"flavor {n}" for n in range(20)],
+        "trendings": ["pixiv"],
+        "negative": ["blurry"],
+        "mine": ["one", "two"],
+    }
+    interrogator = Interrogator(encoder, Vocabulary(tables, encoder))
+    subjects = interrogator.look([noise(1), noise(2)], ["a cat", ""])
+    notes = notes_of(interrogator, subjects, ["", "in the file"])
+    assert [note.caption for note in notes] == ["a cat", ""]
+    assert notes[1].embedded == "in the file"
+    assert {name: len(labels) for name, labels in notes[0].tables.items()} == {"artists": 1, "flavors": 8, "mine": 1}
+    assert notes[0].artists[0] in ("by A", "by B")
+    scores = [notes[0].tables[t][label] for label in notes[0].labels for t in notes[0].tables if label in notes[0].tables[t]]
+    assert scores == sorted(scores, reverse=True)
+    cosine = interrogator.scores(subjects[0], [notes[0].labels[0]])[0]
+    assert scores[0] == pytest.approx(cosine, abs=1e-3)
+    assert notes[0].prompt == ", ".join(["a cat", *notes[0].labels])
+
+
+# Many questions at a time
+
+
+class Slow(Model):
+    def __init__(self, concurrency: int) -> None:
+        super().__init__()
+        self.concurrency = concurrency
+        self.at_once = self.most = 0
+        self.lock = threading.Lock()
+        self.stopped = 0
+
+    def chat(self, messages, images, schema, *, stop: threading.Event, **how):
+        with self.lock:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        was_stopped = stop.wait(messages[0]["content"])
+        with self.lock:
+            self.at_once -= 1
+            self.stopped += was_stopped
+        return said("ok")
+
+
+def asks(*seconds: float) -> list[Ask]:
+    return [Ask([{"role": "user", "content": s}]) for s in seconds]  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_as_many_at_a_time_as_the_endpoint_wants(concurrency: int) -> None:
+    model, told = Slow(concurrency), []
+    found = [*ask_all(model, asks(*[0.03] * 9), "asking", lambda *step: told.append(step))]  # type: ignore[arg-type]
+    assert sorted(place for place, _ in found) == list(range(9))
+    assert model.most == concurrency
+    assert told[0] == ("asking", 0, 9)
+    assert told[-1] == ("asking", 9, 9)
+
+
+def test_what_is_ready_does_not_wait_for_what_is_slow() -> None:
+    places = [place for place, _ in ask_all(Slow(2), asks(0.4, 0.01, 0.01), "asking")]  # type: ignore[arg-type]
+    assert places == [1, 2, 0]
+
+
+def test_a_progress_that_raises_stops_every_call_at_once() -> None:
+    model = Slow(2)
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if time.monotonic() > start + 0.2:
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(ask_all(model, asks(*[30] * 6), "asking", interrupt))  # type: ignore[arg-type]
+    assert time.monotonic() - start < 0.5
+    assert (model.stopped, model.at_once) == (2, 0)
+
+
+def test_leaving_early_stops_the_rest() -> None:
+    model = Slow(2)
+    replies = ask_all(model, asks(0.01, 30, 30), "asking")  # type: ignore[arg-type]
+    assert next(replies)[0] == 0
+    replies.close()  # type: ignore[attr-defined]
+    assert model.at_once == 0
+
+
+def test_errors_of_the_endpoint_are_answers_others_are_raised() -> None:
+    model = Model(EndpointUnreachable("gone"), said("ok"))
+    found = dict(ask_all(model, [Ask([], seed=1), Ask([], seed=2)], "asking"))  # type: ignore[arg-type]
+    assert isinstance(found[0], EndpointUnreachable)
+    assert found[1] == said("ok")
+    with pytest.raises(InputError, match="no key"):
+        list(ask_all(Model(InputError("no key")), [Ask([], seed=1)], "asking"))  # type: ignore[arg-type]
