@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from .errors import WeightsMissing
+from .errors import PromptglassError, WeightsMissing
 from .folders import cache_folder
 from .progress import Progress, silent
 
 if TYPE_CHECKING:
     from .caption import Captioner
-    from .clip.interrogator import Interrogator
+    from .clip.interrogator import Interrogator, Subject
     from .images import Picture
+    from .ocr import Reader
     from .tagger import Tagger
 
 CLIP_MODES = ("caption", "best", "fast", "classic", "negative", "tables")
-MODES = ("embedded", *CLIP_MODES, "tags", "palette")
+MODES = ("embedded", *CLIP_MODES, "tags", "ocr", "palette")
 # What a person most wants to know, where nobody asked for a mode.
 FIRST_CHOICE = ("embedded", "best", "tags", "palette")
 
@@ -43,6 +45,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """No answer about one picture; it says nothing of the others."""
+
+    mode: str
+    error: PromptglassError
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What an answer depends on, beside the picture. model: None where there is only one way."""
 
@@ -57,6 +67,9 @@ class Recipe:
         return self.model is None or is_alike
 
 
+Answers = Generator[tuple[int, "Answer | Failure"], None, None]  # each with the place of its picture
+
+
 class Analyzer(Protocol):
     modes: tuple[str, ...]
 
@@ -68,15 +81,19 @@ class Analyzer(Protocol):
         """How a mode would be answered, known without loading a model."""
         ...
 
-    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Iterator[tuple[int, Answer]]:
-        """Answers, each with the place of its picture, as they come about.
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
+        """Answers as they come about. Closing it ends the work.
 
         A picture may have none for a mode: no prompt stands in its file, say.
         """
         ...
 
+    def release(self) -> None:
+        """The work is done for now: give back what only work needs."""
+        return
 
-class EmbeddedAnalyzer:
+
+class EmbeddedAnalyzer(Analyzer):
     """The prompt that is already in the file."""
 
     modes: tuple[str, ...] = ("embedded",)
@@ -87,14 +104,14 @@ class EmbeddedAnalyzer:
     def recipe(self, mode: str) -> Recipe:
         return Recipe(None)
 
-    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
         for place, picture in enumerate(pictures):
             found = picture.embedded
             if found is not None:
                 yield place, Answer("embedded", found.positive, found.source, details=asdict(found))
 
 
-class PaletteAnalyzer:
+class PaletteAnalyzer(Analyzer):
     """The dominant colours."""
 
     modes: tuple[str, ...] = ("palette",)
@@ -105,7 +122,7 @@ class PaletteAnalyzer:
     def recipe(self, mode: str) -> Recipe:
         return Recipe(None)
 
-    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
         from .colours import palette
 
         for place, picture in enumerate(pictures):
@@ -116,7 +133,7 @@ class PaletteAnalyzer:
             yield place, Answer("palette", text, elapsed_s=time.perf_counter() - started, details=details)
 
 
-class TagsAnalyzer:
+class TagsAnalyzer(Analyzer):
     """What is in the picture, by a tagger: "starter", a known model, or a folder in WD14's layout."""
 
     modes: tuple[str, ...] = ("tags",)
@@ -142,7 +159,7 @@ class TagsAnalyzer:
 
         return Recipe(name_of(self._name))
 
-    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
         tagger = self._tagger
         started = time.perf_counter()
         tagged = tagger.tag([picture.image for picture in pictures])
@@ -151,6 +168,38 @@ class TagsAnalyzer:
             text = ", ".join(tag.label for tag in tags if tag.category != "rating")
             details: dict[str, object] = {"tags": [asdict(tag) for tag in tags]}
             yield place, Answer("tags", text, tagger.name, elapsed_s=elapsed_s, details=details)
+
+
+class OcrAnalyzer(Analyzer):
+    """The text in the picture, read without a language model."""
+
+    modes: tuple[str, ...] = ("ocr",)
+
+    def obstacles(self, mode: str) -> list[str]:
+        from .ocr import PACKAGES
+
+        return _not_installed("the reader of text", *PACKAGES)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        from .ocr import load_reader
+
+        return load_reader()
+
+    def recipe(self, mode: str) -> Recipe:
+        from .ocr import reader_name
+
+        return Recipe(reader_name())
+
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
+        reader = self._reader
+        for place, picture in enumerate(pictures):
+            started = time.perf_counter()
+            lines = reader.read(picture.image)
+            elapsed_s = time.perf_counter() - started
+            text = "\n".join(line.text for line in lines)
+            details: dict[str, object] = {"lines": [asdict(line) for line in lines]}
+            yield place, Answer("ocr", text, reader.name, elapsed_s=elapsed_s, details=details)
 
 
 _FROM_A_CAPTION = frozenset(("caption", "best", "fast", "classic"))
@@ -164,7 +213,7 @@ _DEFAULTS: dict[str, dict[str, object]] = {
 }
 
 
-class ClipAnalyzer:
+class ClipAnalyzer(Analyzer):
     """The modes of clip-interrogator, by an encoder and, where no caption is given, a captioner.
 
     tables: None for clip-interrogator's lists. caption: used for every picture instead of a captioner's.
@@ -189,6 +238,7 @@ class ClipAnalyzer:
         self._device = device
         self._dtype = dtype
         self._progress = progress
+        self._subjects: dict[int, Subject] = {}  # by id of the picture
 
     def obstacles(self, mode: str) -> list[str]:
         found = [*_not_installed("CLIP", "torch", "open-clip", "transformers"), *_not_here(self._model)]
@@ -207,13 +257,12 @@ class ClipAnalyzer:
             settings |= {"caption": self._caption} if self._caption else {"captioner": self._captioner_name}
         return Recipe(known.name if known else self._model, settings)
 
-    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Iterator[tuple[int, Answer]]:
-        interrogator = self._interrogator
-        if _FROM_A_CAPTION & {*modes} and not self._caption and interrogator.captioner is None:
-            interrogator.captioner = self._captioner
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
+        interrogator = self.interrogator
+        if _FROM_A_CAPTION & {*modes}:
+            self._need_captions()
         started = time.perf_counter()
-        captions = [self._caption] * len(pictures) if self._caption else None
-        subjects = interrogator.look([picture.image for picture in pictures], captions)
+        subjects = self.look(pictures)
         looked_s = (time.perf_counter() - started) / len(pictures)
         for mode in modes:
             for place, found in enumerate(getattr(interrogator, mode)(subjects)):
@@ -226,6 +275,24 @@ class ClipAnalyzer:
                     ),
                 )  # fmt: skip
             looked_s = 0.0
+
+    def look(self, pictures: Sequence[Picture], with_captions: bool = False) -> list[Subject]:
+        """What CLIP sees, worked out once for as long as a picture lives."""
+        new = [picture for picture in pictures if id(picture) not in self._subjects]
+        captions = [self._caption] * len(new) if self._caption else None
+        seen = self.interrogator.look([picture.image for picture in new], captions)
+        for picture, subject in zip(new, seen, strict=True):
+            self._subjects[id(picture)] = subject
+            weakref.finalize(picture, self._subjects.pop, id(picture), None)
+        subjects = [self._subjects[id(picture)] for picture in pictures]
+        if with_captions:
+            self._need_captions()
+            self.interrogator.caption(subjects)
+        return subjects
+
+    def _need_captions(self) -> None:
+        if not self._caption and self.interrogator.captioner is None:
+            self.interrogator.captioner = self._captioner
 
     @cached_property
     def _chosen_tables(self) -> Mapping[str, Sequence[str]]:
@@ -240,7 +307,7 @@ class ClipAnalyzer:
         return vocabulary_id(self._chosen_tables)
 
     @cached_property
-    def _interrogator(self) -> Interrogator:
+    def interrogator(self) -> Interrogator:
         from .clip.interrogator import Interrogator
         from .clip.loading import load_encoder
         from .clip.vocabulary import Vocabulary

@@ -136,7 +136,11 @@ class Batch:
         for outcome in plan.failed:
             note(outcome)
         pipeline = Pipeline(self, plan, note)
-        pipeline.work()
+        try:
+            pipeline.work()
+        finally:
+            for analyzer in self.analyzers:
+                analyzer.release()
         if journal.settle(succeeded):
             log.warning("what failed is listed in %s", visible(str(journal.path)))
         return is_whole and not pipeline.has_left_out

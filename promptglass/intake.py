@@ -36,6 +36,7 @@ class Claimed:
     answers: list[Answer] = field(default_factory=list)
     answered_modes: set[str] = field(default_factory=set)  # also with nothing to say
     failures: list[str] = field(default_factory=list)
+    note: str | None = None  # what the user should know although it went well
 
 
 class Intake:

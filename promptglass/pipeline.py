@@ -5,6 +5,7 @@ Loaders claim, hash and decode within a budget of memory; a sidecar is written a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import groupby
 from pathlib import Path
 
-from .analyzers import Analyzer, Recipe
+from .analyzers import Analyzer, Answer, Failure, Recipe
 from .atomic import locked
 from .batch import Batch, Outcome, Plan, Tell
 from .errors import (
@@ -22,6 +23,8 @@ from .errors import (
     CaptionerMissing,
     DependencyMissing,
     EncryptionKeyError,
+    EndpointRefused,
+    EndpointUnreachable,
     InputError,
     ModelError,
     PromptglassError,
@@ -43,8 +46,13 @@ _CHAINS = frozenset(("best", "negative"))
 # Decoded pixels held at a time: some eighty pictures of two megapixels.
 _BUDGET_BYTES = 512 << 20
 _TOO_MANY_IN_A_ROW = 32
+# An answer that took as long is in the sidecar at once: the end of its group may be minutes away.
+_WORTH_SAVING_S = 1.0
 # What concerns a mode, not a picture.
-_OF_A_MODE = (WeightsMissing, CaptionerMissing, DependencyMissing, InputError, ModuleNotFoundError)
+_OF_A_MODE = (
+    *(WeightsMissing, CaptionerMissing, DependencyMissing, InputError, ModuleNotFoundError),
+    *(EndpointRefused, EndpointUnreachable),
+)
 # Answers that make no caption to train on, unless nothing else is asked for.
 _NO_CAPTIONS = frozenset(("embedded", "negative", "palette", "tables"))
 
@@ -179,9 +187,10 @@ class Pipeline:
 
     def _refusal(self, analyzer: Analyzer, group: list[Claimed], modes: list[str]) -> Exception | None:
         """Ask; the error, if it is one that concerns the modes."""
+        group = [claimed for claimed in group if not claimed.answered_modes.issuperset(modes)]
         try:
-            _analyze(analyzer, group, modes)
-            self._streaks.pop(analyzer, None)
+            if group:
+                self._analyze(analyzer, group, modes)
         except _OF_A_MODE as error:
             return error
         except Exception as error:
@@ -193,6 +202,38 @@ class Pipeline:
                 left = [mode for mode in modes if mode not in claimed.answered_modes]
                 self._ask(analyzer, [claimed], left)
         return None
+
+    def _analyze(self, analyzer: Analyzer, group: list[Claimed], modes: list[str]) -> None:
+        pictures = [claimed.picture for claimed in group if claimed.picture is not None]
+        failed: list[tuple[Claimed, Failure]] = []
+        is_answering = False
+        with contextlib.closing(analyzer.analyze(pictures, modes)) as outcomes:
+            for place, outcome in outcomes:
+                if isinstance(outcome, Failure):
+                    failed.append((group[place], outcome))
+                    continue
+                is_answering = True
+                self._keep(group[place], outcome)
+        for claimed in group:
+            failed_modes = {failure.mode for its, failure in failed if its is claimed}
+            claimed.answered_modes.update(mode for mode in modes if mode not in failed_modes)
+        if is_answering or not failed:
+            self._streaks.pop(analyzer, None)
+        for claimed, failure in failed:
+            if is_answering:
+                claimed.failures.append(f"{failure.mode}: {_reason(failure.error)}")
+            else:
+                self._fail(analyzer, claimed, failure.error)
+
+    def _keep(self, claimed: Claimed, answer: Answer) -> None:
+        if answer.score is not None and not math.isfinite(answer.score):
+            raise ModelError(f"the score of {answer.mode} is no number (half precision that overflowed?)")
+        claimed.answers.append(answer)
+        claimed.answered_modes.add(answer.mode)
+        if answer.elapsed_s >= _WORTH_SAVING_S:
+            # What fails here fails again when the picture is done, and is told then.
+            with contextlib.suppress(OSError, PromptglassError):
+                claimed.note = self._update_sidecar(claimed) or claimed.note
 
     def _fail(self, analyzer: Analyzer, claimed: Claimed, error: Exception) -> None:
         reason = _reason(error)
@@ -229,12 +270,11 @@ class Pipeline:
             is_full = False
 
     def _save(self, claimed: Claimed) -> Outcome:
-        note = None
         is_changed = bool(claimed.answered_modes)
         privacy = self._batch.privacy
         try:
             if claimed.answered_modes:
-                note = self._update_sidecar(claimed)
+                claimed.note = self._update_sidecar(claimed) or claimed.note
             elif claimed.content and (claimed.new_times or not is_private_enough(claimed.path, privacy)):
                 rewrite(claimed.path, claimed.new_times, privacy)
                 is_changed = claimed.new_times is None
@@ -249,8 +289,8 @@ class Pipeline:
         finally:
             claimed.claim.release()
         if claimed.failures:
-            return Outcome(claimed.path, "failed", "; ".join(claimed.failures), note)
-        return Outcome(claimed.path, "done" if is_changed else "unchanged", note=note)
+            return Outcome(claimed.path, "failed", "; ".join(claimed.failures), claimed.note)
+        return Outcome(claimed.path, "done" if is_changed else "unchanged", note=claimed.note)
 
     def _update_sidecar(self, claimed: Claimed) -> str | None:
         assert claimed.facts is not None
@@ -289,16 +329,3 @@ class Pipeline:
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, PromptglassError) else f"{type(error).__name__}: {one_line(error)}"
-
-
-def _analyze(analyzer: Analyzer, group: list[Claimed], modes: list[str]) -> None:
-    for claimed in group:  # what an earlier try has left
-        claimed.answers = [answer for answer in claimed.answers if answer.mode not in modes]
-    pictures = [claimed.picture for claimed in group if claimed.picture is not None]
-    for place, answer in analyzer.analyze(pictures, modes):
-        if answer.score is not None and not math.isfinite(answer.score):
-            raise ModelError(f"the score of {answer.mode} is no number (half precision that overflowed?)")
-        group[place].answers.append(answer)
-        group[place].answered_modes.add(answer.mode)
-    for claimed in group:
-        claimed.answered_modes.update(modes)

@@ -83,6 +83,11 @@ def read(path: str | os.PathLike[str]) -> Content | None:
         return None
 
 
+def section_of(mode: str) -> str:
+    """Where a mode's entries stand: llm/describe@eyes beside those of llm/describe by other models."""
+    return mode.partition("@")[0]
+
+
 def now() -> str:
     """The time as entries note it: UTC, sorting as text."""
     return str(_time(time.time_ns()))
@@ -96,7 +101,7 @@ def describes(content: Content, size_bytes: int, modified_ns: int) -> bool:
 
 def entry_of(content: Content, mode: str, recipe: Recipe) -> Content | None:
     """What a mode answered by this recipe: {} where it found nothing to say, None where it was not asked."""
-    entries = content.get("analysis", {}).get(mode)
+    entries = content.get("analysis", {}).get(section_of(mode))
     if not isinstance(entries, list):
         return None
     for entry in reversed(entries):
@@ -245,10 +250,10 @@ def _merged(
     is_same_picture = info.get("sha256", facts.sha256) == facts.sha256
     analysis = dict(content.get("analysis", {})) if is_same_picture else {}
     for mode, recipe in recipes.items():
-        entries = analysis.get(mode, [])
+        entries = analysis.get(section := section_of(mode), [])
         entries = entries if isinstance(entries, list) else [entries]
-        analysis[mode] = [entry for entry in entries if not recipe.made(entry)]
-        analysis[mode] += [_entry(answer, at) for answer in answers if answer.mode == mode]
+        analysis[section] = [entry for entry in entries if not recipe.made(entry)]
+        analysis[section] += [_entry(answer, at) for answer in answers if answer.mode == mode]
     info = {
         **info,
         "sha256": facts.sha256,

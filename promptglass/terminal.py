@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("promptglass")
 
-_MODE_WIDTH = 9
+_MODE_WIDTH, _LONGEST_MODE = 9, 20  # a longer one has a line of its own
 _INDENT = "  "
 
 
@@ -30,13 +30,18 @@ def table(picture: Picture, answers: Sequence[Answer], colour: bool, width: int 
     w, h = picture.size
     bold, dim, reset = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if colour else ("", "", "")
     lines = [f"{bold}{visible(picture.name)}{reset}  {dim}{w}×{h} {picture.format}{reset}"]
+    mode_width = max([_MODE_WIDTH, *(len(a.mode) for a in answers if len(a.mode) <= _LONGEST_MODE)])
+    left = " " * (len(_INDENT) + mode_width + 1)
     for answer in answers:
-        left = f"{_INDENT}{answer.mode:<{_MODE_WIDTH}} "
+        mode = visible(answer.mode)
         shown = textwrap.wrap(visible(_body(answer)), max(20, width - len(left))) or ["(nothing found)"]
-        lines.append(f"{_INDENT}{bold}{answer.mode:<{_MODE_WIDTH}}{reset} {shown[0]}")
-        lines += [" " * len(left) + line for line in shown[1:]]
+        if len(mode) <= mode_width:
+            lines.append(f"{_INDENT}{bold}{mode:<{mode_width}}{reset} {shown.pop(0)}")
+        else:
+            lines.append(f"{_INDENT}{bold}{mode}{reset}")
+        lines += [left + line for line in shown]
         evidence = textwrap.wrap(visible(_evidence(answer)), max(20, width - len(left)))
-        lines += [" " * len(left) + dim + line + reset for line in evidence]
+        lines += [left + dim + line + reset for line in evidence]
     if not answers:
         lines.append(f"{_INDENT}{dim}nothing found{reset}")
     return "\n".join(lines) + "\n"
@@ -118,6 +123,8 @@ def _body(answer: Answer) -> str:
     details: Any = answer.details
     if answer.mode == "tags":
         return ", ".join(f"{tag['label']} {tag['confidence']:.2f}" for tag in details["tags"])
+    if answer.mode == "ocr":
+        return " / ".join(line["text"] for line in details["lines"])
     if answer.mode == "palette":
         return ", ".join(f"{colour['name']} {colour['share']:.0%}" for colour in details["colours"])
     if answer.mode == "tables":
@@ -131,6 +138,7 @@ def _body(answer: Answer) -> str:
 def _evidence(answer: Answer) -> str:
     details: Any = answer.details
     parts = [] if answer.score is None else [f"score {answer.score:.3f}"]
+    parts += [details["why"]] if "why" in details else []  # of a refined prompt
     parts += [f"from {answer.model}" if answer.mode == "embedded" else answer.model] if answer.model else []
     if answer.mode == "embedded":
         wanted = (
@@ -210,9 +218,9 @@ class BatchProgress:
             print(", ".join(filter(None, (far, left, now_at))), file=self._stream, flush=True)
 
 
-def complain(error: Exception) -> None:
+def complain(error: Exception, about: str = "") -> None:
     """What went wrong, in one line; with -v also where."""
     log.debug("", exc_info=error)
     if isinstance(error, ModuleNotFoundError):
         error = DependencyMissing("this", str(error.name).partition(".")[0])
-    log.error("%s", visible(str(error)))
+    log.error("%s", visible(f"{about}{error}"))

@@ -20,7 +20,7 @@ from PIL import Image
 
 from promptglass import atomic, pipeline
 from promptglass import batch as batch_module
-from promptglass.analyzers import Answer, EmbeddedAnalyzer, PaletteAnalyzer, Recipe
+from promptglass.analyzers import Analyzer, Answer, EmbeddedAnalyzer, PaletteAnalyzer, Recipe
 from promptglass.atomic import claim
 from promptglass.batch import Batch, Outcome
 from promptglass.errors import CaptionerMissing, InputError, ModelError, WeightsMissing
@@ -34,7 +34,7 @@ from .conftest import noise
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "sidecar.schema.json").read_text("utf-8"))
 
 
-class Scribe:
+class Scribe(Analyzer):
     """An analyzer that writes down what it was asked, and fails where it is told to."""
 
     def __init__(self, modes: Sequence[str] = ("fast",), model: str = "scribe") -> None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Iterator
 
 from ..analyzers import (
+    CLIP_MODES,
     FIRST_CHOICE,
     MODES,
     Analyzer,
     ClipAnalyzer,
     EmbeddedAnalyzer,
+    OcrAnalyzer,
     PaletteAnalyzer,
     TagsAnalyzer,
 )
 from ..clip.tables import choose_tables
 from ..errors import InputError
 from ..progress import Progress
+from ..refine import COUNT
+from ..training import parse_list
 
 log = logging.getLogger("promptglass")
 
@@ -30,8 +35,11 @@ modes:
   negative  the words least like the picture, for a negative prompt
   tables    the nearest medium, artist, movement, site and flavors, each with its score
   tags      what is in the picture, by a tagger
+  ocr       the text in it, read without a language model
   palette   its dominant colours
-  all       every mode that can run"""
+  all       every mode above that can run
+  llm/ID    a language model's answer to a prompt of `promptglass prompts`: llm/refine, llm/describe, llm/text
+  llm/ID@ENDPOINT, llm/ID@ENDPOINT/MODEL   another endpoint or model than that of --llm"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -76,31 +84,112 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="precision; auto is fp16 on a GPU, fp32 on the CPU",
     )
 
+    _add_llm_options(command)
+
+
+def _add_llm_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("language models, for the modes llm/…")
+    group.add_argument(
+        "--llm",
+        default="ollama",
+        metavar="ENDPOINT[/MODEL]",
+        help="who is asked; `promptglass endpoints` lists them (default: %(default)s)",
+    )
+    group.add_argument(
+        "--wishes", default="", metavar="TEXT", help='what the answer should heed: "make it rain"'
+    )
+    group.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="WORDS",
+        help='words that a refined prompt must have, such as triggers: "ohwx woman,<lora:ohwx:1>"; '
+        "artists are kept anyway; may be repeated",
+    )
+    group.add_argument(
+        "--candidates",
+        type=int,
+        default=COUNT,
+        metavar="N",
+        help="how many refined prompts CLIP chooses from (default: %(default)s)",
+    )
+    group.add_argument(
+        "--deep", action="store_true", help="bolder and longer candidates: temperature 0.7, 300 tokens"
+    )
+
 
 def chosen_analyzers(arguments: argparse.Namespace, progress: Progress) -> list[Analyzer]:
+    clip = ClipAnalyzer(
+        model=arguments.model,
+        captioner=arguments.captioner,
+        caption=arguments.caption,
+        tables=choose_tables(arguments.tables) if arguments.tables else None,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        progress=progress,
+    )
     return [
         EmbeddedAnalyzer(),
-        ClipAnalyzer(
-            model=arguments.model,
-            captioner=arguments.captioner,
-            caption=arguments.caption,
-            tables=choose_tables(arguments.tables) if arguments.tables else None,
-            device=arguments.device,
-            dtype=arguments.dtype,
-            progress=progress,
-        ),
+        clip,
         TagsAnalyzer(arguments.tagger),
+        OcrAnalyzer(),
         PaletteAnalyzer(),
+        *_llm_analyzers(arguments, clip, progress),
     ]
+
+
+def _llm_analyzers(
+    arguments: argparse.Namespace, clip: ClipAnalyzer, progress: Progress
+) -> Iterator[Analyzer]:
+    """One for each endpoint that the modes name."""
+    wanted = _modes(arguments.modes)
+    modes = [mode for mode in wanted if mode.startswith("llm/")]
+    if not modes:
+        return
+    from ..llm import Endpoint
+    from ..llm.analyzer import LlmAnalyzer, endpoint_of, prompt_id
+    from ..prompts import load_prompts
+
+    if arguments.candidates < 1:
+        raise InputError(f"--candidates {arguments.candidates}: give 1 or more")
+    prompts = load_prompts()
+    unknown = [mode for mode in modes if prompt_id(mode) not in prompts]
+    if unknown:
+        known = ", ".join(f"llm/{id_}" for id_ in prompts)
+        raise InputError(f"there is no mode {', '.join(unknown)}: language models answer {known}")
+    # A CLIP mode that is asked for by name fetches its model.
+    obstacles = [] if {*CLIP_MODES} & {*wanted} else clip.obstacles("tables")
+    judged = [mode for mode in modes if prompts[prompt_id(mode)].judged]
+    if obstacles and judged:
+        log.warning("%s: not compared with the picture: %s", ", ".join(judged), "; ".join(obstacles))
+    default = endpoint_of(f"@{arguments.llm}")
+    by_endpoint: dict[tuple[str, str], list[str]] = {}
+    for mode in modes:
+        name, model = endpoint_of(mode)
+        by_endpoint.setdefault((name, model) if name else default, []).append(mode)
+    for (name, model), its_modes in by_endpoint.items():
+        yield LlmAnalyzer(
+            Endpoint.from_settings(name, model=model or None),
+            its_modes,
+            prompts,
+            None if obstacles else clip,
+            arguments.caption or "",
+            arguments.wishes,
+            [words for option in arguments.keep for words in parse_list(option)],
+            arguments.candidates,
+            arguments.deep,
+            progress,
+        )
 
 
 def chosen_modes(wanted: str | None, analyzers: list[Analyzer]) -> list[str]:
     """The modes to run. Asked for by name, a mode may fetch what it needs; otherwise it must be ready."""
     modes = _modes(wanted)
-    if wanted is not None and modes != list(MODES):
+    if wanted is not None and not {*MODES} <= {*modes}:
         return modes
-    obstacles = {mode: _analyzer_of(mode, analyzers).obstacles(mode) for mode in modes}
-    blocked = [mode for mode in modes if obstacles[mode]]
+    ours = [mode for mode in modes if mode in MODES]
+    obstacles = {mode: _analyzer_of(mode, analyzers).obstacles(mode) for mode in ours}
+    blocked = [mode for mode in ours if obstacles[mode]]
     if blocked:
         reasons = dict.fromkeys(reason for mode in blocked for reason in obstacles[mode])
         log.warning("left out: %s: %s", ", ".join(blocked), "; ".join(reasons))
@@ -110,15 +199,18 @@ def chosen_modes(wanted: str | None, analyzers: list[Analyzer]) -> list[str]:
 def _modes(wanted: str | None) -> list[str]:
     if wanted is None:
         return list(FIRST_CHOICE)
-    modes = [mode.strip().lower() for mode in wanted.split(",") if mode.strip()]
-    if "all" in modes:
-        return list(MODES)
-    unknown = [mode for mode in modes if mode not in MODES]
+    names = [_normalised(name.strip()) for name in wanted.split(",") if name.strip()]
+    modes = [mode for name in names for mode in (MODES if name == "all" else [name])]
+    unknown = [mode for mode in modes if mode not in MODES and not mode.startswith("llm/")]
     if unknown or not modes:
-        raise InputError(
-            f"there is no mode {', '.join(unknown) or repr(wanted)}: choose from {', '.join(MODES)}, all"
-        )
+        choices = ", ".join((*MODES, "all", "llm/…"))
+        raise InputError(f"there is no mode {', '.join(unknown) or repr(wanted)}: choose from {choices}")
     return list(dict.fromkeys(modes))
+
+
+def _normalised(name: str) -> str:
+    mode, separator, endpoint = name.partition("@")  # names of endpoints and models are as they are
+    return mode.lower() + separator + endpoint
 
 
 def _analyzer_of(mode: str, analyzers: list[Analyzer]) -> Analyzer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import glob
 import json
 import os
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..analyzers import Analyzer, Answer
+from ..analyzers import Analyzer, Answer, Failure
 from ..errors import ImageError, PromptglassError
 from ..terminal import TerminalProgress, as_json, complain, plain, table
 from .choosing import MODES_HELP, add_options, chosen_analyzers, chosen_modes
@@ -29,7 +30,9 @@ examples:
   promptglass interrogate photo.jpg
   promptglass interrogate *.png --modes fast,negative --json > prompts.jsonl
   promptglass interrogate photo.jpg --modes best --caption "a cat on a mat" --tables artists=off
-  promptglass interrogate photo.jpg --modes fast --tables flavors+=my-words.txt"""
+  promptglass interrogate photo.jpg --modes fast --tables flavors+=my-words.txt
+  promptglass interrogate photo.jpg --modes llm/refine --llm ollama/qwen2.5:3b --keep "by Ivan Aivazovsky"
+  promptglass interrogate photo.jpg --modes llm/describe,llm/describe@anthropic --llm ollama/qwen2.5vl"""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,9 +55,14 @@ def _interrogate(arguments: argparse.Namespace) -> int:
     analyzers = chosen_analyzers(arguments, progress)
     modes = chosen_modes(arguments.modes, analyzers)
     run = _Run(arguments, modes, analyzers)
-    for source in _expanded(arguments.pictures):
-        run.picture(source)
+    try:
+        for source in _expanded(arguments.pictures):
+            run.picture(source)
+            progress.close()
+    finally:
         progress.close()
+        for analyzer in analyzers:
+            analyzer.release()
     return run.exit_code()
 
 
@@ -97,8 +105,13 @@ class _Run:
         if not wanted:
             return
         try:
-            for _, answer in analyzer.analyze([picture], wanted):
-                answers.append(answer)
+            with contextlib.closing(analyzer.analyze([picture], wanted)) as outcomes:
+                for _, outcome in outcomes:
+                    if isinstance(outcome, Failure):
+                        self._failures += 1
+                        complain(outcome.error, f"{outcome.mode}: ")
+                    else:
+                        answers.append(outcome)
         except (PromptglassError, ModuleNotFoundError) as error:
             if len(wanted) == 1:
                 if str(error) not in self._said:  # several modes may lack the same model

@@ -1,0 +1,264 @@
+"""Language models' answers as modes: llm/ID for every prompt of the library, llm/ID@ENDPOINT by that one.
+
+What needs to see gets the picture alone; what does not is told what CLIP sees, as far as CLIP is here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from ..analyzers import Analyzer, Answer, Answers, ClipAnalyzer, Failure, OcrAnalyzer, Recipe
+from ..errors import EndpointError, EndpointRefused, EndpointUnreachable, InputError, PromptglassError
+from ..progress import Progress, silent
+from ..refine import COUNT, MARGIN, Notes, Refinement, Scores, asks_for, judged, notes_of
+from .queue import Ask, ask_all
+
+if TYPE_CHECKING:
+    from ..images import Picture
+    from ..ocr import Reader
+    from ..prompts import Prompt
+    from .endpoint import Endpoint, Reply
+
+PREFIX = "llm/"
+
+
+def prompt_id(mode: str) -> str:
+    """llm/describe@eyes is about the prompt describe."""
+    return mode.removeprefix(PREFIX).partition("@")[0]
+
+
+def endpoint_of(mode: str) -> tuple[str, str]:
+    """llm/describe@ollama/qwen2.5vl:7b asks the endpoint ollama for that model; both may be empty."""
+    profile, _, model = mode.partition("@")[2].partition("/")
+    return profile, model
+
+
+class LlmAnalyzer(Analyzer):
+    """Modes that one endpoint answers.
+
+    prompts: the library, by id. clip: who tells what is in a picture and judges candidates; None: nobody.
+    caption: told where there is no CLIP. wishes, keep, count, deep: see refine().
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        modes: Sequence[str],
+        prompts: Mapping[str, Prompt],
+        clip: ClipAnalyzer | None = None,
+        caption: str = "",
+        wishes: str = "",
+        keep: Sequence[str] = (),
+        count: int = COUNT,
+        deep: bool = False,
+        progress: Progress = silent,
+    ) -> None:
+        self.modes = tuple(modes)
+        self._endpoint = endpoint
+        self._prompts = {mode: prompts[prompt_id(mode)] for mode in modes}
+        self._clip = clip
+        self._has_captions = clip is not None and not clip.obstacles("caption")
+        self._caption = caption
+        self._wishes = wishes
+        self._keep = tuple(keep)
+        self._count = count
+        self._deep = deep
+        self._progress = progress
+        self._ocr = OcrAnalyzer()
+        self._was_asked = self._has_answered = False
+
+    def obstacles(self, mode: str) -> list[str]:
+        health = self._endpoint.check()
+        if not health.reachable:
+            return [health.message]
+        try:
+            if self._prompts[mode].needs_image and self._endpoint.sees_images() is False:
+                return [f"{self._endpoint.shown}: {self._endpoint.model()} does not see pictures"]
+        except (EndpointError, InputError) as error:
+            return [str(error)]
+        return []
+
+    def recipe(self, mode: str) -> Recipe:
+        """Raises InputError and EndpointError where the endpoint has to be asked which model it has."""
+        prompt = self._prompts[mode]
+        settings: dict[str, object] = {"prompt_sha256": prompt.fingerprint}
+        if self._wishes:
+            settings["wishes"] = self._wishes
+        if self._uses_notes(prompt):
+            settings |= self._origin_of_notes
+        if prompt.judged:
+            settings |= {"candidates": self._count, "margin": MARGIN}
+            settings |= {"deep": True} if self._deep else {}
+            settings |= {"keep": [*self._keep]} if self._keep else {}
+        if prompt.with_ocr and self._ocr_name:
+            settings["ocr"] = self._ocr_name
+        return Recipe(self._endpoint.model(), settings)
+
+    def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
+        notes, scores = self._notes(pictures, modes)
+        tasks: list[_Task] = []
+        for place, picture in enumerate(pictures):
+            for mode in modes:
+                try:
+                    asks = self._asks(self._prompts[mode], picture, notes[place])
+                except InputError as error:  # this picture has nothing to work on
+                    yield place, Failure(mode, error)
+                else:
+                    tasks.append(_Task(place, mode, asks))
+        asks = [ask for task in tasks for ask in task.asks]
+        owners = [(task, number) for task in tasks for number in range(len(task.asks))]
+        self._was_asked = True
+        for number, reply in ask_all(self._endpoint, asks, f"asking {self._endpoint.name}", self._progress):
+            self._note(reply)
+            task, candidate = owners[number]
+            task.replies[candidate] = reply
+            if len(task.replies) == len(task.asks):
+                picture, its_notes = pictures[task.place], notes[task.place]
+                yield task.place, self._outcome(task, picture, its_notes, scores[task.place])
+        if self._endpoint.profile.unload == "after_each":
+            self._endpoint.release()
+
+    def release(self) -> None:
+        if self._was_asked and self._endpoint.profile.unload == "after_batch":
+            self._endpoint.release()
+        self._was_asked = False
+
+    def _note(self, reply: Reply | EndpointError) -> None:
+        """Raises what is no matter of one picture: nothing that is still to be asked would fare better."""
+        if isinstance(reply, EndpointRefused):
+            raise reply
+        if isinstance(reply, EndpointUnreachable) and not self._has_answered:
+            raise reply
+        self._has_answered = self._has_answered or not isinstance(reply, EndpointUnreachable)
+
+    # -- what is asked ---------------------------------------------------------------------------------
+
+    def _asks(self, prompt: Prompt, picture: Picture, notes: Notes) -> list[Ask]:
+        shows = prompt.needs_image or (prompt.judged and self._sees)
+        image = picture.image if shows else None
+        if not self._uses_notes(prompt):
+            notes = Notes(embedded=notes.embedded)
+        if prompt.judged:
+            return asks_for(prompt, notes, self._wishes, self._keep, self._count, self._deep, image)
+        messages = prompt.messages(
+            caption=notes.caption,
+            tags=notes.labels,
+            tables=notes.tables,
+            prompt=notes.embedded,
+            user=self._wishes,
+        )
+        images = [] if image is None else [image]
+        return [Ask(messages, images, prompt.schema, prompt.temperature, prompt.max_tokens)]
+
+    def _notes(
+        self, pictures: Sequence[Picture], modes: Sequence[str]
+    ) -> tuple[list[Notes], list[Scores | None]]:
+        embedded = [picture.embedded.positive if picture.embedded else "" for picture in pictures]
+        if self._clip is None or not any(self._uses_notes(self._prompts[mode]) for mode in modes):
+            return [Notes(self._caption, embedded=prompt) for prompt in embedded], [None] * len(pictures)
+        subjects = self._clip.look(pictures, self._has_captions)
+        interrogator = self._clip.interrogator
+        scores: list[Scores | None] = [partial(interrogator.scores, subject) for subject in subjects]
+        return notes_of(interrogator, subjects, embedded), scores
+
+    def _uses_notes(self, prompt: Prompt) -> bool:
+        return prompt.judged or not prompt.needs_image
+
+    @cached_property
+    def _origin_of_notes(self) -> dict[str, object]:
+        if self._clip is None:
+            return {"caption": self._caption} if self._caption else {}
+        labels = self._clip.recipe("tables")
+        origin = {"model": labels.model, "vocabulary": labels.settings["vocabulary"]}
+        return {"clip": origin | (self._clip.recipe("caption").settings if self._has_captions else {})}
+
+    @cached_property
+    def _sees(self) -> bool:
+        return self._endpoint.sees_images() is True
+
+    # -- what is answered ------------------------------------------------------------------------------
+
+    def _outcome(
+        self, task: _Task, picture: Picture, notes: Notes, scores: Scores | None
+    ) -> Answer | Failure:
+        prompt = self._prompts[task.mode]
+        replies = [task.replies[number] for number in range(len(task.asks))]
+        score: float | None = None
+        try:
+            if prompt.judged:
+                refinement = judged(prompt, notes, task.asks, replies, scores, self._keep)
+                text, score, details = refinement.prompt, refinement.score, _evidence(refinement)
+            else:
+                text, details = self._said(prompt, replies[0], picture)
+        except PromptglassError as error:
+            return Failure(task.mode, error)
+        heard = [reply for reply in replies if not isinstance(reply, EndpointError)]
+        model, elapsed_s = self._endpoint.model(), sum(reply.elapsed_s for reply in heard)
+        if heard[0].model not in ("", model):
+            details["answered_by"] = heard[0].model
+        if usage := sum((Counter(reply.usage) for reply in heard), Counter()):
+            details["usage"] = dict(usage)
+        settings = self.recipe(task.mode).settings
+        return Answer(task.mode, text, model, score, elapsed_s, settings, details)
+
+    def _said(
+        self, prompt: Prompt, reply: Reply | EndpointError, picture: Picture
+    ) -> tuple[str, dict[str, object]]:
+        if isinstance(reply, EndpointError):
+            raise reply
+        if prompt.schema is None:
+            return reply.text, {}
+        if not prompt.with_ocr or self._ocr_name is None:
+            return _as_text(reply.data), {"data": reply.data}
+        from ..ocr import merged
+
+        readings = merged(reply.data.get("lines", []), self._reader.read(picture.image))
+        lines = [asdict(reading) for reading in readings]
+        return "\n".join(reading.text for reading in readings), {"data": reply.data, "lines": lines}
+
+    @cached_property
+    def _ocr_name(self) -> str | None:
+        return None if self._ocr.obstacles("ocr") else self._ocr.recipe("ocr").model
+
+    @cached_property
+    def _reader(self) -> Reader:
+        from ..ocr import load_reader
+
+        return load_reader()
+
+
+def _evidence(refinement: Refinement) -> dict[str, object]:
+    return {
+        "refined": refinement.is_refined,
+        "why": refinement.why,
+        "gain": _rounded(refinement.gain),
+        "input": {"prompt": refinement.input, "score": _rounded(refinement.input_score)},
+        "candidates": [{**asdict(c), "score": _rounded(c.score)} for c in refinement.candidates],
+    }
+
+
+def _rounded(cosine: float | None) -> float | None:
+    return None if cosine is None else round(cosine, 6)
+
+
+def _as_text(data: Any) -> str:
+    """An answer in JSON for people: the strings in it, in their order."""
+    if isinstance(data, Mapping):
+        return ", ".join(filter(None, map(_as_text, data.values())))
+    if isinstance(data, list):
+        return ", ".join(filter(None, map(_as_text, data)))
+    return "" if data is None else str(data)
+
+
+class _Task:
+    """What is asked about a picture in one mode."""
+
+    def __init__(self, place: int, mode: str, asks: Sequence[Ask]) -> None:
+        self.place = place
+        self.mode = mode
+        self.asks = asks
+        self.replies: dict[int, Reply | EndpointError] = {}
