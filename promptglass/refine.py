@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .clip.interrogator import Interrogator, Subject
     from .llm import Endpoint, Reply
     from .prompts import Prompt
+
+log = logging.getLogger("promptglass")
 
 COUNT = 4
 # What counts as closer: a synonym or another order of words moves a cosine by some thousandths.
@@ -300,6 +303,7 @@ def _long_words(text: str) -> set[str]:
 def clip_token_counter() -> Callable[[str], int] | None:
     """Counts the tokens of a text for SD's CLIP, with start and end; None where no tokenizer is installed."""
     if importlib.util.find_spec("open_clip") is None:
+        log.warning("refined prompts may be too long, nobody counts tokens: pip install open_clip_torch")
         return None
     from open_clip.tokenizer import SimpleTokenizer
 

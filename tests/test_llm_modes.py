@@ -49,7 +49,7 @@ Reply = Callable[[BaseHTTPRequestHandler], None]
 
 
 def task_of(handler: BaseHTTPRequestHandler) -> str:
-    return next(task for task in ANSWERS if task in json.dumps(handler.asked.body["messages"][-1]))  # type: ignore[attr-defined]
+    return next(task for task in ANSWERS if task in json.dumps(handler.asked.body["messages"][-1]))
 
 
 def answering(**instead: Reply) -> Reply:
@@ -58,7 +58,7 @@ def answering(**instead: Reply) -> Reply:
     def chat(handler: BaseHTTPRequestHandler) -> None:
         task = task_of(handler)
         other = next((reply for word, reply in instead.items() if word.lower() in task.lower()), None)
-        model = handler.asked.body["model"]  # type: ignore[attr-defined]
+        model = handler.asked.body["model"]
         (other or whole("openai", ANSWERS[task], model=model))(handler)
 
     listed = {"object": "list", "data": [{"id": "m", "object": "model"}, {"id": "n", "object": "model"}]}
@@ -106,7 +106,9 @@ def profile(fake: FakeServer, **settings: Any) -> dict[str, Any]:
 
 
 def analyzer(fake: FakeServer, *modes: str, **how: Any) -> LlmAnalyzer:
-    settings = {name: how.pop(name) for name in list(how) if name in ("model", "unload", "concurrency", "server")}
+    settings = {
+        name: how.pop(name) for name in list(how) if name in ("model", "unload", "concurrency", "server")
+    }
     endpoint = Endpoint(Profile("fake", **{**profile(fake), **settings}))
     return LlmAnalyzer(endpoint, modes, load_prompts(), **how)
 
@@ -165,13 +167,15 @@ def test_every_prompt_is_a_mode_and_its_answer_agrees_with_its_recipe(server) ->
         recipe = asks.recipe(mode)
         assert (answer.model, answer.settings) == (recipe.model, recipe.settings)
         assert recipe.made({"model": answer.model, "settings": json.loads(json.dumps(answer.settings))})
-        assert answer.details["usage"]["completion_tokens"] > 0  # type: ignore[index]
-    assert found[0, "llm/describe"].text == "A cat on a wall."  # type: ignore[union-attr]
-    assert found[0, "llm/tags"].text == "cat, wall, fur, stone, sun"  # type: ignore[union-attr]
-    assert found[0, "llm/tags"].details["data"]["tags"][0] == "cat"  # type: ignore[union-attr, index, call-overload]
+        assert answer.details["usage"]["completion_tokens"] > 0
+    assert found[0, "llm/describe"].text == "A cat on a wall."
+    assert found[0, "llm/tags"].text == "cat, wall, fur, stone, sun"
+    assert found[0, "llm/tags"].details["data"]["tags"][0] == "cat"
     refined = found[0, "llm/refine"]
     assert isinstance(refined, Answer)
-    assert (refined.text, refined.score) == (ANSWERS["Write the prompt"], None) or "stands" in str(refined.details)
+    assert (refined.text, refined.score) == (ANSWERS["Write the prompt"], None) or "stands" in str(
+        refined.details
+    )
 
 
 def test_only_what_needs_to_see_is_shown_the_picture(server) -> None:
@@ -192,10 +196,12 @@ def test_the_prompt_in_the_file_is_told_and_has_to_be_beaten(server) -> None:
     found = outcomes(analyzer(server, "llm/refine", "llm/critique", count=1), SAMPLES / "with-prompt.png")
     embedded = open_picture(SAMPLES / "with-prompt.png").embedded
     assert embedded is not None
-    assert found[0, "llm/refine"].details["input"]["prompt"] == embedded.positive  # type: ignore[union-attr, index, call-overload]
+    assert found[0, "llm/refine"].details["input"]["prompt"] == embedded.positive
     assert all(embedded.positive[:40] in json.dumps(body) for body in chats(server))
     # A picture without one has nothing to be refined, and that is its own affair.
-    found = outcomes(analyzer(server, "llm/refine", count=1), SAMPLES / "cat.jpg", SAMPLES / "with-prompt.png")
+    found = outcomes(
+        analyzer(server, "llm/refine", count=1), SAMPLES / "cat.jpg", SAMPLES / "with-prompt.png"
+    )
     assert isinstance(found[0, "llm/refine"], Failure)
     assert "nothing to work on" in str(found[0, "llm/refine"].error)
     assert isinstance(found[1, "llm/refine"], Answer)
@@ -214,7 +220,9 @@ def test_clip_judges_in_the_same_breath(models, server, tmp_path, capsys) -> Non
     best = max(candidate["score"] for candidate in refined["candidates"])
     assert refined["gain"] == pytest.approx(best - refined["input"]["score"], abs=1e-5)
     assert refined["refined"] is (refined["gain"] >= 0.005)
-    assert refined["score"] == pytest.approx(best if refined["refined"] else refined["input"]["score"], abs=1e-5)
+    assert refined["score"] == pytest.approx(
+        best if refined["refined"] else refined["input"]["score"], abs=1e-5
+    )
     question = json.dumps(chats(server)[0])
     assert medium in question
     assert refined["settings"]["clip"].keys() == {"model", "vocabulary", "captioner"}
@@ -244,7 +252,7 @@ def test_ocr_and_model_are_read_together(server, tmp_path, monkeypatch) -> None:
     answer = outcomes(asks, SAMPLES / "cat.jpg")[0, "llm/text"]
     assert isinstance(answer, Answer)
     assert sorted(answer.text.split("\n")) == ["24 hours", "CLOSED ON MONDAY", "OPEN"]
-    assert {line["text"]: tuple(line["by"]) for line in answer.details["lines"]} == {  # type: ignore[attr-defined]
+    assert {line["text"]: tuple(line["by"]) for line in answer.details["lines"]} == {
         "OPEN": ("llm", "ocr"),
         "24 hours": ("llm",),
         "CLOSED ON MONDAY": ("ocr",),
@@ -255,7 +263,9 @@ def test_ocr_and_model_are_read_together(server, tmp_path, monkeypatch) -> None:
 def test_progress_of_three_steps(server) -> None:
     told: list[tuple[int, int]] = []
     modes = ("llm/describe", "llm/tags", "llm/text")
-    asks = analyzer(server, *modes, concurrency=1, progress=lambda what, done, total: told.append((done, total)))
+    asks = analyzer(
+        server, *modes, concurrency=1, progress=lambda what, done, total: told.append((done, total))
+    )
     outcomes(asks, SAMPLES / "cat.jpg")
     assert [f"{done / total:.0%}" for done, total in dict.fromkeys(told)] == ["0%", "33%", "67%", "100%"]
 
@@ -391,7 +401,9 @@ def test_refusals_are_raised(server, folder) -> None:
 
 
 @pytest.mark.parametrize(("unload", "count"), [("after_batch", 1), ("after_each", 2), ("never", 0)])
-def test_the_model_is_unloaded_when_the_profile_says(unload, count, server, folder, tmp_path, monkeypatch) -> None:
+def test_the_model_is_unloaded_when_the_profile_says(
+    unload, count, server, folder, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr("promptglass.pipeline._GROUP", 2)
     configure(tmp_path, fake=profile(server, server="llama.cpp", unload=unload))
     assert batch(folder, "llm/describe") == 0
@@ -436,7 +448,9 @@ def test_ctrl_c_ends_what_is_under_way_and_keeps_what_is_done(server, folder, tm
     assert "stopped; what was computed so far is kept" in err
     assert took_s < 1.5  # 0.3 s for the stop, the rest for the interpreter to end
     assert server.hung_up.wait(1)
-    described = [path for path in folder.glob("*.json") if "llm/describe" in json.loads(path.read_text())["analysis"]]
+    described = [
+        path for path in folder.glob("*.json") if "llm/describe" in json.loads(path.read_text())["analysis"]
+    ]
     assert described
     assert leftovers(folder) == []
 
@@ -466,6 +480,6 @@ def test_what_took_long_outlives_even_a_kill(server, folder, tmp_path) -> None:
 def test_streams_are_understood_too(server, folder, tmp_path) -> None:
     server.answers = [streamed("openai", ["A ", "cat."])]
     found = outcomes(analyzer(server, "llm/describe"), folder / "0.png")
-    assert found[0, "llm/describe"].text == "A cat."  # type: ignore[union-attr]
+    assert found[0, "llm/describe"].text == "A cat."
     assert chats(server)[0]["stream"] is True  # so that a stop frees the server
     assert llm_analyzer.PREFIX == "llm/"
