@@ -232,7 +232,7 @@ def put_right(text: str, keep: Sequence[str] = (), clip_tokens: int = 0) -> tupl
 
     And what is wrong with it all the same, empty if nothing is.
     """
-    keep = [" ".join(words.split()) for words in keep]
+    keep = [*filter(None, (" ".join(words.split()).strip(" ,") for words in keep))]
     text = _NEGATIVE.sub("", " ".join(text.split()))
     phrases = [*_distinct(_PHRASE.findall(text))]
     missing = [words for words in keep if not holds(", ".join(phrases), words)]

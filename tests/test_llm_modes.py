@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -190,6 +191,25 @@ def test_only_what_needs_to_see_is_shown_the_picture(server) -> None:
     server.answers = [by_path(models=as_json(sees), completions=chat)]
     outcomes(analyzer(server, "llm/refine", caption="a cat", count=1), SAMPLES / "cat.jpg")
     assert ["image_url" in json.dumps(body) for body in chats(server)] == [True]
+
+
+def test_nothing_but_pixels_of_a_picture_leaves_the_house(server, tmp_path) -> None:
+    from PIL import Image, PngImagePlugin
+
+    hidden = PngImagePlugin.PngInfo()
+    hidden.add_text("parameters", "a SECRET prompt")
+    place = tmp_path / "SECRET name.png"
+    noise(1).save(place, pnginfo=hidden, exif=b"Exif\x00\x00SECRET", icc_profile=b"SECRET")
+    with Image.open(place) as image:
+        assert "SECRET" in str(image.info)
+    outcomes(analyzer(server, "llm/describe"), place)
+    (body,) = chats(server)
+    parts = body["messages"][-1]["content"]
+    address = next(part["image_url"]["url"] for part in parts if "image_url" in part)
+    sent = base64.b64decode(address.partition(",")[2])
+    assert sent[:2] == b"\xff\xd8"
+    assert b"SECRET" not in sent
+    assert "SECRET" not in json.dumps(body).replace(address, "")
 
 
 def test_the_prompt_in_the_file_is_told_and_has_to_be_beaten(server) -> None:

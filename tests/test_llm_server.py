@@ -9,11 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import requests
 
+from promptglass.cli import main
 from promptglass.errors import EndpointError, EndpointRefused, EndpointUnreachable, ReplyError, Stopped
 from promptglass.llm import Endpoint
 from promptglass.llm.profiles import Profile, changed
@@ -21,6 +24,8 @@ from promptglass.llm.profiles import Profile, changed
 from .conftest import noise
 from .fakes.llama_server import MISSING, MODEL, LlamaServer, llama_server
 from .fakes.ollama_shim import OllamaShim
+from .test_batch import SCHEMA as SIDECAR_SCHEMA
+from .test_cli_folders import models as models  # a fixture
 
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)}: see tests/fakes/llama_server.py"),
@@ -242,3 +247,34 @@ def test_the_official_clients_hear_the_same(llama: LlamaServer, monkeypatch: pyt
     profile = Profile("llama", "openai", llama.url, model=MODEL, key_env="LLAMA_KEY")
     ours = Endpoint(profile).chat(HI, max_tokens=12, **GREEDY)
     assert ours.text == theirs.choices[0].message.content.strip()
+
+
+def test_a_batch_of_refined_prompts_that_clip_judges(
+    llama: LlamaServer, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.yaml"
+    profile = {"protocol": "openai", "base_url": llama.url, "model": MODEL, "key_env": "LLAMA_KEY"}
+    config.write_text(json.dumps({"endpoints": {"llama": {**profile, "server": "llama.cpp"}}}))
+    monkeypatch.setenv("PROMPTGLASS_CONFIG", str(config))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LLAMA_KEY", KEY)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(2):
+        noise(number).save(folder / f"{number}.png")
+    modes = "llm/refine,llm/negative"
+    options = ["--llm", "llama", "--candidates", "2", "--keep", "ohwx", "--json", *models]
+    assert main(["batch", str(folder), "--modes", modes, *options]) == 0
+    for number in range(2):
+        content = json.loads((folder / f"{number}.png.promptglass.json").read_text("utf-8"))
+        jsonschema.validate(content, SIDECAR_SCHEMA)
+        (refined,), (negative,) = content["analysis"]["llm/refine"], content["analysis"]["llm/negative"]
+        assert negative["prompt"]
+        assert "ohwx" in refined["prompt"]
+        scores = {c["prompt"]: c["score"] for c in [refined["input"], *refined["candidates"]]}
+        assert refined["score"] == scores[refined["prompt"]]
+        is_closer = refined["gain"] is not None and refined["gain"] >= 0.005
+        assert refined["refined"] is is_closer
+        assert KEY not in json.dumps(content)
+    llama.kill()  # nothing is missing, so nobody is asked
+    assert main(["batch", str(folder), "--modes", modes, *options]) == 0

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptglass.errors import EndpointError, EndpointUnreachable, InputError, ReplyError
@@ -223,6 +223,7 @@ def test_it_is_as_long_as_clip_reads_counted_with_its_own_tokenizer() -> None:
 words = st.text(st.sampled_from("abcdé (),.<>:_-\n🦊1"), max_size=12)
 
 
+@settings(deadline=None)  # open_clip is loaded within the first
 @given(st.lists(words, max_size=40).map(", ".join), st.lists(words.filter(str.strip), max_size=3))
 def test_put_right_keeps_its_promises(text: str, keep: list[str]) -> None:
     right, problem = put_right(text, keep, 77)
@@ -230,7 +231,7 @@ def test_put_right_keeps_its_promises(text: str, keep: list[str]) -> None:
     if problem:
         return
     assert right
-    assert all(holds(right, words) for words in keep)
+    assert all(holds(right, words.strip(", \n")) for words in keep)
     assert clip_token_counter()(right) <= 77
     assert put_right(right, keep, 77)[1] == ""
 
