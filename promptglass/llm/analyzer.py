@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +163,10 @@ class LlmAnalyzer(Analyzer):
         subjects = self._clip.look(pictures, self._has_captions)
         interrogator = self._clip.interrogator
         scores: list[Scores | None] = [partial(interrogator.scores, subject) for subject in subjects]
-        return notes_of(interrogator, subjects, embedded), scores
+        notes = notes_of(interrogator, subjects, embedded)
+        if not self._has_captions:  # another mode may have fetched a captioner: the recipe knows of none
+            notes = [replace(note, caption="") for note in notes]
+        return notes, scores
 
     def _uses_notes(self, prompt: Prompt) -> bool:
         return prompt.judged or not prompt.needs_image

@@ -34,7 +34,8 @@ log = logging.getLogger("promptglass")
 Message = Mapping[str, str]
 Ask = Callable[[Question], Piece]
 
-CHECK_S = 15.0  # all that check() and release() may take
+CHECK_S = 15.0  # all that check() may take
+RELEASE_S = 3.0  # and release(), which may be all that somebody who stopped is waiting for
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class Endpoint:
             return
         try:
             with self._errors(None):
-                self._client.json("POST", *unload[kind], self._client.call(None, CHECK_S))
+                self._client.json("POST", *unload[kind], self._client.call(None, RELEASE_S))
         except (EndpointError, InputError) as error:
             # 404 is a llama.cpp that serves one model, and keeps it.
             is_usual = kind == "llama.cpp" and getattr(error, "status", None) == 404
