@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import time
 import weakref
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -88,9 +88,15 @@ class Analyzer(Protocol):
         """
         ...
 
-    def release(self) -> None:
-        """The work is done for now: give back what only work needs."""
+    def release(self, patience_s: float) -> None:
+        """The work is done for now: give back what only work needs, within so many seconds."""
         return
+
+
+def release(analyzers: Iterable[Analyzer], at_once: bool = False) -> None:
+    """The work of all is done. at_once: somebody wants to stop."""
+    for analyzer in analyzers:
+        analyzer.release(0.2 if at_once else 5.0)
 
 
 class EmbeddedAnalyzer(Analyzer):
@@ -202,7 +208,7 @@ class OcrAnalyzer(Analyzer):
             yield place, Answer("ocr", text, reader.name, elapsed_s=elapsed_s, details=details)
 
 
-_FROM_A_CAPTION = frozenset(("caption", "best", "fast", "classic"))
+FROM_A_CAPTION = frozenset(("caption", "best", "fast", "classic"))
 # As the signatures of Interrogator's modes, which importing would load torch.
 _DEFAULTS: dict[str, dict[str, object]] = {
     "best": {"min_flavors": 8, "max_flavors": 32, "pool_size": 2048},
@@ -242,9 +248,14 @@ class ClipAnalyzer(Analyzer):
 
     def obstacles(self, mode: str) -> list[str]:
         found = [*_not_installed("CLIP", "torch", "open-clip", "transformers"), *_not_here(self._model)]
-        if mode in _FROM_A_CAPTION and not self._caption:
+        if mode in FROM_A_CAPTION and not self.has_captions:
             found += [f"{obstacle}, or give --caption TEXT" for obstacle in _not_here(self._captioner_name)]
         return found
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether there are captions, once CLIP is here."""
+        return bool(self._caption) or not _not_here(self._captioner_name)
 
     def recipe(self, mode: str) -> Recipe:
         from .weights import find
@@ -253,13 +264,13 @@ class ClipAnalyzer(Analyzer):
         settings: dict[str, object] = {}
         if mode != "caption":
             settings = {"pool": "exact", "vocabulary": self._vocabulary_id, **_DEFAULTS[mode]}
-        if mode in _FROM_A_CAPTION:
+        if mode in FROM_A_CAPTION:
             settings |= {"caption": self._caption} if self._caption else {"captioner": self._captioner_name}
         return Recipe(known.name if known else self._model, settings)
 
     def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
         interrogator = self.interrogator
-        if _FROM_A_CAPTION & {*modes}:
+        if FROM_A_CAPTION & {*modes}:
             self._need_captions()
         started = time.perf_counter()
         subjects = self.look(pictures)

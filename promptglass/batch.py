@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from . import encryption
-from .analyzers import Analyzer, Recipe
-from .errors import EncryptionKeyError, ImageError, InputError, visible
+from .analyzers import Analyzer, Recipe, release
+from .errors import EncryptionKeyError, EndpointError, ImageError, InputError, visible
 from .images import missing_decoder
 from .journal import Journal
 from .scan import Found, find_pictures
@@ -53,6 +53,7 @@ class Plan:
     notes: Sequence[str]  # what was passed over, and why
     # Pictures whose caption file another picture has (a.jpg beside a.png), with the name of that other.
     without_caption: Mapping[str, str]
+    recipes: Mapping[str, Recipe]  # of the modes that can be asked for
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Batch:
         def report(error: ImageError) -> None:
             failed.append(Outcome(error.name, "failed", str(error)))
 
-        recipes = self.recipes()
+        recipes = self._recipes()
         for found in find_pictures(place, recursive, report):
             decoder = missing_decoder(found.extension)
             if decoder is not None:
@@ -110,7 +111,7 @@ class Batch:
             )
         notes = [f"{count:,} pictures passed over: {why}" for why, count in undecodable.items()]
         every = [*unchanged, *(found.path for found in todo)] if self.captions else []
-        return Plan(place, todo, unchanged, failed, notes, _without_caption(every))
+        return Plan(place, todo, unchanged, failed, notes, _without_caption(every), recipes)
 
     def run(self, plan: Plan, tell: Tell) -> bool:
         """Do what a plan found missing, telling of each picture as it is done; whether all went well.
@@ -138,21 +139,29 @@ class Batch:
         pipeline = Pipeline(self, plan, note)
         try:
             pipeline.work()
-        finally:
-            for analyzer in self.analyzers:
-                analyzer.release()
+        except BaseException:
+            release(self.analyzers, at_once=True)
+            raise
+        release(self.analyzers)
         if journal.settle(succeeded):
             log.warning("what failed is listed in %s", visible(str(journal.path)))
-        return is_whole and not pipeline.has_left_out
+        return is_whole and not pipeline.has_left_out and len(plan.recipes) == len(self.modes)
 
-    def recipes(self) -> dict[str, Recipe]:
-        """How each mode would be answered."""
-        return {
-            mode: analyzer.recipe(mode)
-            for mode in self.modes
-            for analyzer in self.analyzers
-            if mode in analyzer.modes
-        }
+    def _recipes(self) -> dict[str, Recipe]:
+        """How each mode would be answered; without those of an endpoint that cannot say by which model."""
+        recipes: dict[str, Recipe] = {}
+        errors: dict[str, EndpointError] = {}
+        for mode in self.modes:
+            analyzer = next(analyzer for analyzer in self.analyzers if mode in analyzer.modes)
+            try:
+                recipes[mode] = analyzer.recipe(mode)
+            except EndpointError as error:
+                errors[mode] = error
+        if errors and not recipes:
+            raise next(iter(errors.values()))
+        if errors:
+            log.error("left out: %s: %s", ", ".join(errors), next(iter(errors.values())))
+        return recipes
 
     def _is_unchanged(self, found: Found, recipes: Mapping[str, Recipe]) -> bool:
         if self.force or self.verify:

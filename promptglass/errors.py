@@ -11,6 +11,7 @@ PromptglassError
 ├── EndpointError           a language model's endpoint cannot be used as asked
 │   ├── EndpointUnreachable no connection, a broken one, or silence for too long
 │   ├── EndpointRefused     key, account or model will not do: whatever else is asked, the answer is the same
+│   ├── ModelSeesNot        the model does not see pictures; what shows it none may fare better
 │   └── ReplyError          what an endpoint answered cannot be used
 ├── Stopped                 the caller's own wish, and no failure of what was under way
 └── DependencyMissing       an optional package is not installed
@@ -79,6 +80,10 @@ class EndpointUnreachable(EndpointError):
 
 class EndpointRefused(EndpointError):
     """The key, the account or the model will not do: nothing that is still in the queue would fare better."""
+
+
+class ModelSeesNot(EndpointError):
+    """The model that was shown a picture does not see any; without one it may well answer."""
 
 
 class ReplyError(EndpointError):

@@ -27,6 +27,7 @@ from .errors import (
     EndpointUnreachable,
     InputError,
     ModelError,
+    ModelSeesNot,
     PromptglassError,
     WeightsMissing,
     cause_of,
@@ -35,7 +36,7 @@ from .errors import (
 )
 from .intake import Budget, Claimed, Intake
 from .scan import Found
-from .sidecar import Content, entry_of, is_private_enough, now, path_of, rewrite, update
+from .sidecar import Content, entry_of, is_private_enough, now, path_of, rewrite, section_of, update
 from .training import CaptionFiles, caption_path
 
 log = logging.getLogger("promptglass")
@@ -51,10 +52,12 @@ _WORTH_SAVING_S = 1.0
 # What concerns a mode, not a picture.
 _OF_A_MODE = (
     *(WeightsMissing, CaptionerMissing, DependencyMissing, InputError, ModuleNotFoundError),
-    *(EndpointRefused, EndpointUnreachable),
+    ModelSeesNot,
 )
+# What concerns all modes of an analyzer: no other is asked for, which may cost minutes of waiting.
+_OF_AN_ENDPOINT = (EndpointRefused, EndpointUnreachable)
 # Answers that make no caption to train on, unless nothing else is asked for.
-_NO_CAPTIONS = frozenset(("embedded", "negative", "palette", "tables"))
+_NO_CAPTIONS = frozenset(("embedded", "negative", "palette", "tables", "ocr", "text", "critique"))
 
 
 class Pipeline:
@@ -66,7 +69,7 @@ class Pipeline:
         self._batch = batch
         self._plan = plan
         self._tell = tell
-        self._all_recipes = batch.recipes()
+        self._all_recipes = plan.recipes
         self._recipes = self._all_recipes  # of the modes that are not left out
         # Why an analyzer failed last, and how often in a row for that reason.
         self._streaks: dict[Analyzer, tuple[str, int]] = {}
@@ -177,6 +180,9 @@ class Pipeline:
         error = self._refusal(analyzer, group, modes) if modes else None
         if error is None:
             return
+        if isinstance(error, _OF_AN_ENDPOINT):
+            self._leave_out(analyzer.modes, error)
+            return
         refused: dict[str, tuple[Exception, list[str]]] = {}  # by reason: it is said once
         for mode in modes:
             error = self._refusal(analyzer, group, [mode]) if len(modes) > 1 else error
@@ -191,7 +197,7 @@ class Pipeline:
         try:
             if group:
                 self._analyze(analyzer, group, modes)
-        except _OF_A_MODE as error:
+        except (*_OF_A_MODE, *_OF_AN_ENDPOINT) as error:
             return error
         except Exception as error:
             if len(group) == 1:
@@ -231,9 +237,12 @@ class Pipeline:
         claimed.answers.append(answer)
         claimed.answered_modes.add(answer.mode)
         if answer.elapsed_s >= _WORTH_SAVING_S:
-            # What fails here fails again when the picture is done, and is told then.
-            with contextlib.suppress(OSError, PromptglassError):
+            try:
                 claimed.note = self._update_sidecar(claimed) or claimed.note
+            except OSError as error:
+                self._not_written(claimed.path, error)  # raises if no other could be written either
+            except PromptglassError:
+                pass  # as when the picture is done; it is told then
 
     def _fail(self, analyzer: Analyzer, claimed: Claimed, error: Exception) -> None:
         reason = _reason(error)
@@ -306,7 +315,7 @@ class Pipeline:
     def _write_caption(self, claimed: Claimed, captions: CaptionFiles) -> bool:
         texts: list[str] = []
         modes = self._batch.modes
-        for mode in [mode for mode in modes if mode not in _NO_CAPTIONS] or modes:
+        for mode in [mode for mode in modes if _kind(mode) not in _NO_CAPTIONS] or modes:
             if mode in claimed.answered_modes:
                 texts += [answer.text for answer in claimed.answers if answer.mode == mode]
                 continue
@@ -325,6 +334,11 @@ class Pipeline:
         if error.errno in NO_ROOM:
             raise InputError(f"cannot write to {self._plan.folder}: {cause_of(error)}") from error
         return f"cannot write beside {visible(path)}: {cause_of(error)}"
+
+
+def _kind(mode: str) -> str:
+    """negative of llm/negative@ollama"""
+    return section_of(mode).removeprefix("llm/")
 
 
 def _reason(error: Exception) -> str:

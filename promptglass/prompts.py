@@ -68,10 +68,12 @@ class Prompt:
         tables: str | Mapping[str, Iterable[str]] | None = None,
         prompt: str | None = None,
         user: str | None = None,
+        with_image: bool = False,
     ) -> list[Message]:
         """The messages to send, oldest first. A line whose value is missing is left out.
 
-        Raises InputError where no value is given that the text asks for, and there is no picture to look at.
+        Raises InputError where no value is given that the text asks for, and no image is sent along; wishes
+        alone are nothing to work on, unless the text asks for nothing else.
         """
         if isinstance(tables, Mapping):
             listed = {name: ", ".join(labels) for name, labels in tables.items()}
@@ -80,8 +82,10 @@ class Prompt:
         values = {"caption": caption, "tags": tags, "tables": tables, "prompt": prompt, "user": user}
         given = {name: value for name, value in values.items() if value and visible(value).strip()}
         asked = [name for name in PLACEHOLDERS if name in _placeholders(self.text)]
-        if asked and not self.needs_image and not given.keys() & {*asked}:
-            raise InputError(f"the prompt {self.id} has nothing to work on: give it {' or '.join(asked)}")
+        matter = {*asked} - {"user"} or {*asked}
+        if asked and not (self.needs_image or with_image) and not given.keys() & matter:
+            needed = " or ".join(name for name in asked if name in matter)
+            raise InputError(f"the prompt {self.id} has nothing to work on: give it {needed}")
         return [*self._opening, {"role": "user", "content": _filled(self.text, given)}]
 
     @property
@@ -156,7 +160,7 @@ def _placeholders(text: str) -> list[str]:
 
 def _filled(text: str, given: Mapping[str, str]) -> str:
     kept = [line for line in text.splitlines() if {*_placeholders(line)} <= given.keys()]
-    shown = {name: _unmarked(value) if name == "user" else _quoted(value) for name, value in given.items()}
+    shown = {name: unmarked(value) if name == "user" else _quoted(value) for name, value in given.items()}
     filled = _PLACEHOLDER.sub(
         lambda match: shown[match[2]] if match[2] else f"{{{match[1]}}}", "\n".join(kept)
     )
@@ -165,7 +169,7 @@ def _filled(text: str, given: Mapping[str, str]) -> str:
 
 def _quoted(value: str) -> str:
     """One line between quotation marks, with none of them inside."""
-    return '"' + visible(_unmarked(value).replace('"', "'")).strip() + '"'
+    return '"' + visible(unmarked(value).replace('"', "'")).strip() + '"'
 
 
 # <|im_end|>, </s>, <start_of_turn>, <<SYS>>, [INST]: what chat templates are made of. A server may take them
@@ -173,7 +177,8 @@ def _quoted(value: str) -> str:
 _CONTROL = re.compile(r"<(?=[|<｜]|/?\w+>)|\[(?=/?(?:INST|SYSTEM_PROMPT|THINK)\])", re.IGNORECASE)
 
 
-def _unmarked(text: str) -> str:
+def unmarked(text: str) -> str:
+    """A text without control tokens, as a model gets to read it."""
     return _CONTROL.sub(lambda match: {"<": "‹", "[": "("}[match[0]], text.strip())
 
 

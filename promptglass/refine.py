@@ -6,16 +6,14 @@ reads. The one closest to the picture is taken, if it is closer than what went i
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import logging
+import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .errors import EndpointError, ReplyError
+from .candidate import holds, put_right
+from .errors import EndpointError, InputError, ReplyError
 from .llm.queue import Ask, ask_all
 from .progress import Progress, silent
 
@@ -23,10 +21,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from .clip.interrogator import Interrogator, Subject
+    from .clip.vocabulary import Vocabulary
     from .llm import Endpoint, Reply
     from .prompts import Prompt
-
-log = logging.getLogger("promptglass")
 
 COUNT = 4
 # What counts as closer: a synonym or another order of words moves a cosine by some thousandths.
@@ -45,6 +42,7 @@ class Notes:
     caption: str = ""
     tables: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # table to label to cosine
     embedded: str = ""  # the prompt in its file
+    embedded_artists: Sequence[str] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -53,8 +51,9 @@ class Notes:
         return sorted(scores, key=lambda label: -scores[label])
 
     @property
-    def artists(self) -> list[str]:
-        return [*self.tables.get("artists", ())]
+    def artists(self) -> Sequence[str]:
+        """Those named in the file; where there are none, CLIP's guess."""
+        return self.embedded_artists or [*self.tables.get("artists", ())]
 
     @property
     def prompt(self) -> str:
@@ -120,6 +119,8 @@ def asks_for(
     image: Image.Image | None = None,
 ) -> list[Ask]:
     """The questions that are asked: the same one, from the most faithful to the boldest."""
+    if count < 1:
+        raise InputError(f"{count} candidates are none: ask for 1 or more")
     around, max_tokens = prompt.temperature, prompt.max_tokens
     if deep:
         around, max_tokens = DEEP_TEMPERATURE, max(DEEP_MAX_TOKENS, max_tokens)
@@ -129,6 +130,7 @@ def asks_for(
         tables=notes.tables,
         prompt=notes.embedded,
         user="; ".join(filter(None, (wishes, *(f"keep {words}" for words in keep)))),
+        with_image=image is not None,
     )
     images = [] if image is None else [image]
     steps = [2 * place / (count - 1) - 1 for place in range(count)] if count > 1 else [0.0]
@@ -156,20 +158,27 @@ def judged(
     candidates = [
         _candidate(prompt, notes, ask, reply, keep) for ask, reply in zip(asks, replies, strict=True)
     ]
-    usable = [place for place, candidate in enumerate(candidates) if not candidate.problem]
+    usable = _usable(candidates)
+    cosines = scores([*inputs, *(candidates[place].prompt for place in usable)]) if scores else ()
+    for place, score in zip(usable, cosines[len(inputs) :], strict=False):
+        is_number = math.isfinite(score)
+        problem = "" if is_number else "its score is no number"
+        candidates[place] = replace(candidates[place], score=score if is_number else None, problem=problem)
+    usable = _usable(candidates)
     if not usable and not inputs:
         raise ReplyError(f"no candidate can be used: {candidates[0].problem}")
     if scores is None:
         return _unjudged(inputs, candidates, usable)
-    cosines = scores([*inputs, *(candidates[place].prompt for place in usable)])
-    for place, score in zip(usable, cosines[len(inputs) :], strict=True):
-        candidates[place] = replace(candidates[place], score=score)
     return _closest(dict(zip(inputs, cosines, strict=False)), candidates, usable, margin)
+
+
+def _usable(candidates: Sequence[Candidate]) -> list[int]:
+    return [place for place, candidate in enumerate(candidates) if not candidate.problem]
 
 
 def _inputs(prompt: Prompt, notes: Notes, keep: Sequence[str]) -> list[str]:
     """The prompts that there were without a language model: a refined one has to be closer than each."""
-    made = put_right(notes.prompt, [*keep, *notes.artists], prompt.clip_tokens)[0]
+    made = put_right(notes.prompt, keep, notes.artists, prompt.clip_tokens)[0]
     missing = [words for words in keep if not holds(notes.embedded, words)]
     given = ", ".join((notes.embedded, *missing)) if notes.embedded else ""
     return [text for text in (made, given) if text]
@@ -199,7 +208,7 @@ def _closest(
 
 
 def _unjudged(inputs: Sequence[str], candidates: Sequence[Candidate], usable: Sequence[int]) -> Refinement:
-    before = inputs[0] if inputs else ""
+    before = inputs[-1] if inputs else ""  # the prompt in the file rather than a caption
     if not usable:
         return Refinement(before, None, False, None, _no_candidate(candidates), before, None, candidates)
     why = f"candidate {usable[0] + 1}, not compared with the picture: there is no CLIP to do it"
@@ -218,8 +227,8 @@ def _candidate(
 ) -> Candidate:
     temperature = ask.temperature or 0.0
     if isinstance(reply, EndpointError):
-        return Candidate("", temperature, problem=str(reply))
-    text, problem = put_right(reply.text, [*keep, *notes.artists], prompt.clip_tokens)
+        return Candidate("", temperature, problem=_ADDRESS.sub("", str(reply)))
+    text, problem = put_right(reply.text, keep, notes.artists, prompt.clip_tokens)
     if reply.finish_reason == "length":
         problem = "it was cut off: raise max_tokens"
     elif not problem and not ask.images and not _has_something_of(notes, reply.text):
@@ -227,88 +236,17 @@ def _candidate(
     return Candidate(text, temperature, problem=problem)
 
 
-def put_right(text: str, keep: Sequence[str] = (), clip_tokens: int = 0) -> tuple[str, str]:
-    """A proposed prompt in one line, each phrase once, with all that is to be kept, as long as CLIP reads.
-
-    And what is wrong with it all the same, empty if nothing is.
-    """
-    keep = [*filter(None, (" ".join(words.split()).strip(" ,") for words in keep))]
-    text = _NEGATIVE.sub("", " ".join(text.split()))
-    phrases = [*_distinct(_PHRASE.findall(text))]
-    missing = [words for words in keep if not holds(", ".join(phrases), words)]
-    if missing and phrases:
-        phrases = [*phrases[:-1], phrases[-1].rstrip("."), *missing]
-    counted = clip_token_counter() if clip_tokens else None
-    while counted and counted(", ".join(phrases)) > clip_tokens:
-        dispensable = _last_dispensable(phrases, keep)
-        if dispensable is None:
-            return ", ".join(phrases), f"it is longer than the {clip_tokens} tokens that CLIP reads"
-        del phrases[dispensable]
-    right = ", ".join(phrases)
-    if not right:
-        return right, "there is no prompt in it"
-    lost = [words for words in keep if not holds(right, words)]
-    if lost:
-        return right, f"it lost {lost[0]}"
-    return right, "it repeats itself" if _loops(right) else ""
-
-
-def holds(text: str, words: str) -> bool:
-    """Whether a text has these words: in any case and spacing, but not as a part of others. Of an artist's
-    label ("by X", "inspired by X") the name."""
-    name = _BY.sub("", " ".join(words.split()))
-    pattern = r"\s+".join(re.escape(word) for word in name.split())
-    return re.search(rf"(?<!\w){pattern}(?!\w)", text, re.IGNORECASE) is not None
-
-
-_BY = re.compile(r"^(?:inspired )?by (?=.)", re.IGNORECASE)
-_NEGATIVE = re.compile(r"[\s,;.*_#]*\bnegative[ _]prompts?\W*:.*", re.IGNORECASE)
-_PHRASE = re.compile(r"(?:\([^()]*\)|\[[^\[\]]*\]|<[^<>]*>|[^,])+")  # a comma in brackets parts nothing
-
-
-def _distinct(phrases: Iterable[str]) -> Iterator[str]:
-    seen = {""}
-    for phrase in map(str.strip, phrases):
-        if phrase.casefold() not in seen:
-            seen.add(phrase.casefold())
-            yield phrase
-
-
-def _last_dispensable(phrases: Sequence[str], keep: Sequence[str]) -> int | None:
-    """The last phrase, but not the first, without which nothing is lost that is to be kept."""
-    for place in range(len(phrases) - 1, 0, -1):
-        rest = ", ".join((*phrases[:place], *phrases[place + 1 :]))
-        if all(holds(rest, words) for words in keep):
-            return place
-    return None
-
-
-def _loops(text: str) -> bool:
-    """Whether six words in a row come three times."""
-    words = re.findall(r"\w+", text.casefold())
-    runs = Counter(tuple(words[place : place + 6]) for place in range(len(words) - 5))
-    return any(count > 2 for count in runs.values())
+_ADDRESS = re.compile(r" \(https?://[^)]*\)")  # of an endpoint: not for sidecars, which are passed on
 
 
 def _has_something_of(notes: Notes, text: str) -> bool:
+    """Whether a word is left of what went in; of English, as answers are."""
     asked = _long_words(f"{notes.prompt} {notes.embedded}")
     return len(asked) < 3 or bool(asked & _long_words(text))
 
 
 def _long_words(text: str) -> set[str]:
-    return {word for word in re.findall(r"\w+", text.casefold()) if len(word) > 3}
-
-
-@functools.cache
-def clip_token_counter() -> Callable[[str], int] | None:
-    """Counts the tokens of a text for SD's CLIP, with start and end; None where no tokenizer is installed."""
-    if importlib.util.find_spec("open_clip") is None:
-        log.warning("refined prompts may be too long, nobody counts tokens: pip install open_clip_torch")
-        return None
-    from open_clip.tokenizer import SimpleTokenizer
-
-    tokenizer = SimpleTokenizer()
-    return lambda text: len(tokenizer.encode(text)) + 2
+    return {*re.findall(r"[a-z]{4,}", text.casefold())}
 
 
 # -- what CLIP sees ------------------------------------------------------------------------------------------
@@ -316,17 +254,28 @@ def clip_token_counter() -> Callable[[str], int] | None:
 _FLAVORS = 8
 
 
-def notes_of(interrogator: Interrogator, subjects: Sequence[Subject], embedded: Sequence[str]) -> list[Notes]:
-    """CLIP's notes on pictures: of every table the best label, of flavors eight, with the caption if there is
-    one. Not the sites: nothing of them is in a picture."""
+def notes_of(
+    interrogator: Interrogator, subjects: Sequence[Subject], embedded: Sequence[str] = ()
+) -> list[Notes]:
+    """CLIP's notes on pictures: the caption if there is one, of every table the best label, of flavors eight.
+
+    Not the sites: nothing of them is in a picture. embedded: the prompts in their files.
+    """
     found: list[Notes] = []
-    for subject, answer, prompt in zip(
-        subjects, interrogator.tables(subjects, _FLAVORS), embedded, strict=True
-    ):
+    answers = interrogator.tables(subjects, _FLAVORS)
+    for subject, answer, prompt in zip(subjects, answers, embedded or [""] * len(subjects), strict=True):
         tables = {
             name: dict([*labels.items()][: _FLAVORS if name == "flavors" else 1])
             for name, labels in answer.tables.items()
             if name != "trendings"
         }
-        found.append(Notes(subject.caption or "", tables, prompt))
+        named = _artists_in(prompt, interrogator.vocabulary) if prompt else ()
+        found.append(Notes(subject.caption or "", tables, prompt, named))
     return found
+
+
+def _artists_in(prompt: str, vocabulary: Vocabulary) -> list[str]:
+    artists = vocabulary.labels[vocabulary.spans.get("artists", slice(0))]
+    lower = prompt.casefold()
+    # `in` first: it looks through ten thousand labels in a millisecond.
+    return [artist for artist in artists if artist.casefold() in lower and holds(prompt, artist)]

@@ -32,7 +32,7 @@ from promptglass.prompts import load_prompts
 from promptglass.sidecar import path_of
 
 from .conftest import noise
-from .fakes.llm_server import MODELS, FakeServer, as_json, broken, by_path, silence, streamed, whole
+from .fakes.llm_server import MODELS, FakeServer, as_json, broken, by_path, drop, silence, streamed, whole
 from .test_batch import SCHEMA, leftovers
 from .test_cli_folders import models as models  # a fixture
 
@@ -160,7 +160,7 @@ def test_unknown_names_are_one_line_each(server, tmp_path, capsys) -> None:
 
 def test_every_prompt_is_a_mode_and_its_answer_agrees_with_its_recipe(server) -> None:
     modes = [f"llm/{id_}" for id_ in load_prompts()]
-    asks = analyzer(server, *modes, caption="a cat", wishes="more light")
+    asks = analyzer(server, *modes, caption="a picture of a cat", wishes="more light")
     found = outcomes(asks, SAMPLES / "cat.jpg")
     assert {mode for _, mode in found} == {*modes}
     for (_, mode), answer in found.items():
@@ -174,17 +174,15 @@ def test_every_prompt_is_a_mode_and_its_answer_agrees_with_its_recipe(server) ->
     assert found[0, "llm/tags"].details["data"]["tags"][0] == "cat"
     refined = found[0, "llm/refine"]
     assert isinstance(refined, Answer)
-    assert (refined.text, refined.score) == (ANSWERS["Write the prompt"], None) or "stands" in str(
-        refined.details
-    )
+    assert (refined.text, refined.score) == (ANSWERS["Write the prompt"], None)
 
 
 def test_only_what_needs_to_see_is_shown_the_picture(server) -> None:
     outcomes(analyzer(server, "llm/describe", "llm/refine", caption="a cat", count=1), SAMPLES / "cat.jpg")
     shown = {"image_url" in json.dumps(body): json.dumps(body) for body in chats(server)}
     assert "Describe this picture" in shown[True]
-    assert "a cat" not in shown[True]  # it is to look for itself
     assert "Write the prompt" in shown[False]
+    assert all("a cat" in body for body in shown.values())  # the user's own words are told in any case
     server.asked.clear()
     sees = {"data": [{"id": "m", "architecture": {"input_modalities": ["text", "image"]}}]}
     chat = whole("openai", "a cat")
@@ -223,7 +221,7 @@ def test_the_prompt_in_the_file_is_told_and_has_to_be_beaten(server) -> None:
         analyzer(server, "llm/refine", count=1), SAMPLES / "cat.jpg", SAMPLES / "with-prompt.png"
     )
     assert isinstance(found[0, "llm/refine"], Failure)
-    assert "nothing to work on" in str(found[0, "llm/refine"].error)
+    assert "give --caption TEXT" in str(found[0, "llm/refine"].error)
     assert isinstance(found[1, "llm/refine"], Answer)
 
 
@@ -345,16 +343,16 @@ def test_one_bad_answer_costs_no_other(server, folder, tmp_path, capsys) -> None
     assert not (folder / ".promptglass.journal.jsonl").exists()
 
 
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        broken(401, "Invalid API Key"),
-        broken(402, "pay"),
-        broken(429, "You exceeded your current quota: insufficient_quota"),
-        broken(404, "model 'm' not found"),
-        broken(500, "image input is not supported - hint: mmproj"),
-    ],
-)
+REFUSALS = [
+    broken(401, "Invalid API Key"),
+    broken(402, "pay"),
+    broken(429, "You exceeded your current quota: insufficient_quota"),
+    broken(404, "model 'm' not found"),
+    broken(500, "image input is not supported - hint: mmproj"),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_refusal_stops_the_queue_with_one_message(refusal, server, folder, tmp_path, capsys) -> None:
     for number in range(3, 40):
         shutil.copy(folder / "0.png", folder / f"{number}.png")
@@ -366,9 +364,10 @@ def test_a_refusal_stops_the_queue_with_one_message(refusal, server, folder, tmp
     assert len(chats(server)) <= 4
     assert leftovers(folder) == []
     # Beside another mode it is left out, and the other goes on.
+    server.asked.clear()
     assert batch(folder, "llm/describe,llm/tags,palette") == 1
     assert "left out from here on: llm/describe, llm/tags: fake (" in capsys.readouterr().err
-    assert len(chats(server)) <= 20
+    assert len(chats(server)) <= (6 if refusal is REFUSALS[-1] else 2)  # sight may differ from mode to mode
     assert {*analysis(folder / "39.png")} == {"palette"}
 
 
@@ -392,6 +391,83 @@ def test_money_that_runs_out_half_way_costs_no_answer(server, folder, tmp_path, 
     server.asked.clear()
     assert batch(folder, "llm/describe,llm/tags") == 0
     assert len(chats(server)) == 80 - len(done)
+
+
+def test_one_picture_that_is_flagged_costs_no_other(server, folder, tmp_path, capsys) -> None:
+    configure(tmp_path, fake=profile(server, concurrency=1))
+    flagged = iter([broken(403, "Your chosen model requires moderation and your input was flagged")])
+    honest = answering()
+
+    def moderated(handler: BaseHTTPRequestHandler) -> None:
+        (next(flagged, honest) if handler.path.endswith("completions") else honest)(handler)
+
+    server.answers = [moderated]
+    assert batch(folder, "llm/describe") == 1
+    assert "llm/describe: fake (" in (err := capsys.readouterr().err)
+    assert "refuses to answer this (403: Your chosen" in err
+    assert len([*folder.glob("*.promptglass.json")]) == 2
+
+
+def test_a_model_that_is_known_to_be_blind_is_shown_nothing(server, folder, tmp_path, capsys) -> None:
+    configure(tmp_path, fake=profile(server))
+    blind = {"data": [{"id": "m", "architecture": {"input_modalities": ["text"]}}]}
+    server.answers = [by_path(models=as_json(blind), completions=whole("openai", "A cat I made up."))]
+    assert batch(folder, "llm/describe,llm/negative", "--caption", "a cat") == 1
+    assert "left out from here on: llm/describe: fake (" in capsys.readouterr().err
+    assert {*analysis(folder / "0.png")} == {"llm/negative"}
+    assert not any("image_url" in json.dumps(body) for body in chats(server))
+    (obstacle,) = analyzer(server, "llm/describe").obstacles("llm/describe")
+    assert "m does not see pictures" in obstacle
+    assert analyzer(server, "llm/negative").obstacles("llm/negative") == []
+
+
+def test_a_server_that_goes_away_ends_the_queue_soon(server, folder, tmp_path, capsys) -> None:
+    for number in range(3, 60):
+        noise(number).save(folder / f"{number}.png")
+    configure(tmp_path, fake=profile(server, concurrency=2))
+    left = threading.Semaphore(5)
+    honest = answering()
+
+    def until_gone(handler: BaseHTTPRequestHandler) -> None:
+        is_there = not handler.path.endswith("completions") or left.acquire(blocking=False)
+        (honest if is_there else drop)(handler)
+
+    server.answers = [until_gone]
+    assert batch(folder, "llm/describe,llm/tags,palette") == 1
+    assert "left out from here on: llm/describe, llm/tags: fake (" in capsys.readouterr().err
+    assert len(chats(server)) <= 5 + 5  # three in a row, and two that were under way
+    assert len([*folder.glob("*.promptglass.json")]) == 60
+
+
+def test_without_a_model_in_the_profile_its_server_is_asked(server, folder, tmp_path, capsys) -> None:
+    one = {"data": [{"id": "only"}]}
+    configure(
+        tmp_path,
+        fake=profile(server, model=""),
+        gone=profile(server, model="", base_url="http://127.0.0.1:9"),
+    )
+    server.answers = [by_path(models=as_json(one), completions=whole("openai", "A cat.", model="only"))]
+    assert batch(folder, "llm/describe") == 0
+    assert analysis(folder / "0.png")["llm/describe"][0]["model"] == "only"
+    assert batch(folder, "llm/describe@gone,palette") == 1
+    assert "left out: llm/describe@gone: gone (" in capsys.readouterr().err
+    assert "palette" in analysis(folder / "0.png")
+    assert batch(folder, "llm/describe@gone") == 2
+
+
+def test_the_same_question_is_asked_once(server, folder, tmp_path) -> None:
+    configure(tmp_path, fake=profile(server), other=profile(server))
+    modes = "llm/describe,LLM/describe@fake,llm/describe@fake/m,llm/describe@other,llm/describe@/n"
+    assert batch(folder, modes) == 0
+    assert len(chats(server)) == 6
+    assert {entry["model"] for entry in analysis(folder / "0.png")["llm/describe"]} == {"m", "n"}
+
+
+def test_what_is_no_caption_stays_out_of_captions(server, folder, tmp_path) -> None:
+    configure(tmp_path, fake=profile(server))
+    modes = "llm/describe,llm/negative,llm/critique,llm/text,llm/describe@fake/n"
+    assert batch(folder, modes, "--txt", "overwrite", "--caption", "a cat") == 0
+    assert (folder / "0.txt").read_text() == "A cat on a wall.\n"
 
 
 def test_nobody_there_is_told_once_and_a_short_absence_is_borne(server, folder, tmp_path, capsys) -> None:
@@ -473,6 +549,31 @@ def test_ctrl_c_ends_what_is_under_way_and_keeps_what_is_done(server, folder, tm
     ]
     assert described
     assert leftovers(folder) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("protocol", ["openai", "ollama"])
+def test_ctrl_c_does_not_wait_for_a_server_that_hangs(protocol, server, folder, tmp_path) -> None:
+    configure(tmp_path, fake=profile(server, protocol=protocol, server="llama.cpp", concurrency=1))
+    server.answers = [whole(protocol, "A cat."), silence]
+    server.answers[:0] = [as_json(MODELS[protocol])] * (1 if protocol == "openai" else 0)
+    if protocol == "ollama":
+        server.answers[:0] = [as_json(MODELS["ollama"]), as_json({"capabilities": ["vision"]})]
+    with run_command(
+        "batch", str(folder), "--modes", "llm/describe,llm/critique", "--llm", "fake"
+    ) as process:
+        wait_until(
+            lambda: sum(asked.path.endswith(("completions", "api/chat")) for asked in server.asked) == 2
+        )
+        time.sleep(0.2)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        took_s = time.monotonic() - started
+    assert process.returncode == 130
+    assert took_s < 1.5
+    paths = [asked.path for asked in server.asked]
+    assert "/models/unload" in paths or '"keep_alive": 0' in json.dumps(server.asked[-1].body)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -122,18 +122,17 @@ def _batch(arguments: argparse.Namespace) -> int:
     for note in plan.notes:
         log.warning("%s", note)
     counts = Counter({"unchanged": len(plan.unchanged)})
-    recipes = batch.recipes()
 
     def tell(outcome: Outcome) -> None:
         counts[outcome.status] += 1
         progress.next(outcome.path, counts["failed"])
         _tell(outcome)
         if arguments.json:
-            _print_json(outcome, recipes)
+            _print_json(outcome, plan.recipes)
 
     if arguments.json:
         for path in plan.unchanged:
-            _print_json(Outcome(path, "unchanged"), recipes)
+            _print_json(Outcome(path, "unchanged"), plan.recipes)
     progress.start(len(plan.todo) + len(plan.failed))
     try:
         is_whole = batch.run(plan, tell)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ..analyzers import (
     CLIP_MODES,
     FIRST_CHOICE,
+    FROM_A_CAPTION,
     MODES,
     Analyzer,
     ClipAnalyzer,
@@ -157,22 +158,31 @@ def _llm_analyzers(
     if unknown:
         known = ", ".join(f"llm/{id_}" for id_ in prompts)
         raise InputError(f"there is no mode {', '.join(unknown)}: language models answer {known}")
-    # A CLIP mode that is asked for by name fetches its model.
+    # A mode that is asked for by name fetches its model.
     obstacles = [] if {*CLIP_MODES} & {*wanted} else clip.obstacles("tables")
     judged = [mode for mode in modes if prompts[prompt_id(mode)].judged]
     if obstacles and judged:
         log.warning("%s: not compared with the picture: %s", ", ".join(judged), "; ".join(obstacles))
-    default = endpoint_of(f"@{arguments.llm}")
-    by_endpoint: dict[tuple[str, str], list[str]] = {}
+    default, default_model = endpoint_of(f"@{arguments.llm}")
+    endpoints: dict[tuple[str, str], tuple[Endpoint, list[str]]] = {}
+    chosen: set[tuple[str, str]] = set()
     for mode in modes:
         name, model = endpoint_of(mode)
-        by_endpoint.setdefault((name, model) if name else default, []).append(mode)
-    for (name, model), its_modes in by_endpoint.items():
+        name, model = name or default, model if name or model else default_model
+        if (name, model) not in endpoints:
+            endpoints[name, model] = Endpoint.from_settings(name, model=model or None), []
+        endpoint, its_modes = endpoints[name, model]
+        question = (endpoint.profile.model or name, prompt_id(mode))
+        if question not in chosen:  # one model's answer to one prompt, wherever it is asked
+            chosen.add(question)
+            its_modes.append(mode)
+    for endpoint, its_modes in endpoints.values():
         yield LlmAnalyzer(
-            Endpoint.from_settings(name, model=model or None),
+            endpoint,
             its_modes,
             prompts,
             None if obstacles else clip,
+            not obstacles and (bool(FROM_A_CAPTION & {*wanted}) or clip.has_captions),
             arguments.caption or "",
             arguments.wishes,
             [words for option in arguments.keep for words in parse_list(option)],
@@ -184,7 +194,7 @@ def _llm_analyzers(
 
 def chosen_modes(wanted: str | None, analyzers: list[Analyzer]) -> list[str]:
     """The modes to run. Asked for by name, a mode may fetch what it needs; otherwise it must be ready."""
-    modes = _modes(wanted)
+    modes = [mode for mode in _modes(wanted) if any(mode in analyzer.modes for analyzer in analyzers)]
     if wanted is not None and not {*MODES} <= {*modes}:
         return modes
     ours = [mode for mode in modes if mode in MODES]

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..analyzers import Analyzer, Answer, Failure
-from ..errors import ImageError, PromptglassError
+from ..analyzers import Analyzer, Answer, Failure, release
+from ..errors import EndpointRefused, EndpointUnreachable, ImageError, PromptglassError
 from ..terminal import TerminalProgress, as_json, complain, plain, table
 from .choosing import MODES_HELP, add_options, chosen_analyzers, chosen_modes
 
@@ -59,10 +59,11 @@ def _interrogate(arguments: argparse.Namespace) -> int:
         for source in _expanded(arguments.pictures):
             run.picture(source)
             progress.close()
-    finally:
+    except BaseException:
         progress.close()
-        for analyzer in analyzers:
-            analyzer.release()
+        release(analyzers, at_once=True)
+        raise
+    release(analyzers)
     return run.exit_code()
 
 
@@ -113,7 +114,7 @@ class _Run:
                     else:
                         answers.append(outcome)
         except (PromptglassError, ModuleNotFoundError) as error:
-            if len(wanted) == 1:
+            if len(wanted) == 1 or isinstance(error, EndpointRefused | EndpointUnreachable):
                 if str(error) not in self._said:  # several modes may lack the same model
                     self._said.add(str(error))
                     complain(error)

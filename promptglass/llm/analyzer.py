@@ -5,14 +5,27 @@ What needs to see gets the picture alone; what does not is told what CLIP sees, 
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from contextlib import closing
+from dataclasses import asdict
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from ..analyzers import Analyzer, Answer, Answers, ClipAnalyzer, Failure, OcrAnalyzer, Recipe
-from ..errors import EndpointError, EndpointRefused, EndpointUnreachable, InputError, PromptglassError
+from ..errors import (
+    EndpointError,
+    EndpointRefused,
+    EndpointUnreachable,
+    InputError,
+    ModelError,
+    ModelSeesNot,
+    PromptglassError,
+    one_line,
+    visible,
+)
 from ..progress import Progress, silent
 from ..refine import COUNT, MARGIN, Notes, Refinement, Scores, asks_for, judged, notes_of
 from .queue import Ask, ask_all
@@ -23,7 +36,14 @@ if TYPE_CHECKING:
     from ..prompts import Prompt
     from .endpoint import Endpoint, Reply
 
+log = logging.getLogger("promptglass")
+
 PREFIX = "llm/"
+
+_NOTHING_KNOWN = (
+    "nothing is known of this picture that could be told: give --caption TEXT, get CLIP "
+    "(promptglass models get ViT-L-14/openai), or ask a model that sees"
+)
 
 
 def prompt_id(mode: str) -> str:
@@ -41,7 +61,8 @@ class LlmAnalyzer(Analyzer):
     """Modes that one endpoint answers.
 
     prompts: the library, by id. clip: who tells what is in a picture and judges candidates; None: nobody.
-    caption: told where there is no CLIP. wishes, keep, count, deep: see refine().
+    has_captions: whether it tells that in a sentence, too. caption: the user's own.
+    wishes, keep, count, deep: see refine().
     """
 
     def __init__(
@@ -50,6 +71,7 @@ class LlmAnalyzer(Analyzer):
         modes: Sequence[str],
         prompts: Mapping[str, Prompt],
         clip: ClipAnalyzer | None = None,
+        has_captions: bool = False,
         caption: str = "",
         wishes: str = "",
         keep: Sequence[str] = (),
@@ -61,7 +83,7 @@ class LlmAnalyzer(Analyzer):
         self._endpoint = endpoint
         self._prompts = {mode: prompts[prompt_id(mode)] for mode in modes}
         self._clip = clip
-        self._has_captions = clip is not None and not clip.obstacles("caption")
+        self._has_captions = has_captions
         self._caption = caption
         self._wishes = wishes
         self._keep = tuple(keep)
@@ -69,27 +91,34 @@ class LlmAnalyzer(Analyzer):
         self._deep = deep
         self._progress = progress
         self._ocr = OcrAnalyzer()
-        self._was_asked = self._has_answered = False
+        self._recipes: dict[str, Recipe] = {}
+        self._has_answered = False
+        self._unreachable_in_a_row = 0
 
     def obstacles(self, mode: str) -> list[str]:
         health = self._endpoint.check()
-        if not health.reachable:
+        if not health.usable:
             return [health.message]
         try:
-            if self._prompts[mode].needs_image and self._endpoint.sees_images() is False:
-                return [f"{self._endpoint.shown}: {self._endpoint.model()} does not see pictures"]
+            self._check_sight([mode])
         except (EndpointError, InputError) as error:
             return [str(error)]
         return []
 
     def recipe(self, mode: str) -> Recipe:
         """Raises InputError and EndpointError where the endpoint has to be asked which model it has."""
-        prompt = self._prompts[mode]
+        if mode not in self._recipes:
+            self._recipes[mode] = self._made_recipe(self._prompts[mode])
+        return self._recipes[mode]
+
+    def _made_recipe(self, prompt: Prompt) -> Recipe:
         settings: dict[str, object] = {"prompt_sha256": prompt.fingerprint}
         if self._wishes:
             settings["wishes"] = self._wishes
-        if self._uses_notes(prompt):
-            settings |= self._origin_of_notes
+        if self._clip is not None and self._uses_notes(prompt):
+            settings["clip"] = self._origin_of_notes(self._clip)
+        elif self._caption:
+            settings["caption"] = self._caption
         if prompt.judged:
             settings |= {"candidates": self._count, "margin": MARGIN}
             settings |= {"deep": True} if self._deep else {}
@@ -99,41 +128,50 @@ class LlmAnalyzer(Analyzer):
         return Recipe(self._endpoint.model(), settings)
 
     def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
+        self._check_sight(modes)
         notes, scores = self._notes(pictures, modes)
         tasks: list[_Task] = []
         for place, picture in enumerate(pictures):
             for mode in modes:
                 try:
                     asks = self._asks(self._prompts[mode], picture, notes[place])
-                except InputError as error:  # this picture has nothing to work on
-                    yield place, Failure(mode, error)
+                except InputError:
+                    yield place, Failure(mode, InputError(_NOTHING_KNOWN))
                 else:
                     tasks.append(_Task(place, mode, asks))
         asks = [ask for task in tasks for ask in task.asks]
         owners = [(task, number) for task in tasks for number in range(len(task.asks))]
-        self._was_asked = True
-        for number, reply in ask_all(self._endpoint, asks, f"asking {self._endpoint.name}", self._progress):
-            self._note(reply)
-            task, candidate = owners[number]
-            task.replies[candidate] = reply
-            if len(task.replies) == len(task.asks):
-                picture, its_notes = pictures[task.place], notes[task.place]
-                yield task.place, self._outcome(task, picture, its_notes, scores[task.place])
+        what = f"asking {self._endpoint.name}"
+        with closing(ask_all(self._endpoint, asks, what, self._progress)) as replies:
+            for number, reply in replies:
+                self._note(reply)
+                task, candidate = owners[number]
+                task.replies[candidate] = reply
+                if len(task.replies) == len(task.asks):
+                    picture, its_notes = pictures[task.place], notes[task.place]
+                    yield task.place, self._outcome(task, picture, its_notes, scores[task.place])
         if self._endpoint.profile.unload == "after_each":
             self._endpoint.release()
 
-    def release(self) -> None:
-        if self._was_asked and self._endpoint.profile.unload == "after_batch":
-            self._endpoint.release()
-        self._was_asked = False
+    def release(self, patience_s: float) -> None:
+        if self._has_answered and self._endpoint.profile.unload == "after_batch":
+            # A server that hangs must not keep whoever has stopped.
+            thread = threading.Thread(target=self._endpoint.release, daemon=True)
+            thread.start()
+            thread.join(patience_s)
+        self._has_answered = False
 
     def _note(self, reply: Reply | EndpointError) -> None:
         """Raises what is no matter of one picture: nothing that is still to be asked would fare better."""
-        if isinstance(reply, EndpointRefused):
+        if isinstance(reply, (EndpointRefused, ModelSeesNot)):
             raise reply
-        if isinstance(reply, EndpointUnreachable) and not self._has_answered:
+        if not isinstance(reply, EndpointUnreachable):
+            self._has_answered, self._unreachable_in_a_row = True, 0
+            return
+        self._unreachable_in_a_row += 1
+        # One picture may bring a server down that is back for the next.
+        if not self._has_answered or self._unreachable_in_a_row > self._endpoint.concurrency:
             raise reply
-        self._has_answered = self._has_answered or not isinstance(reply, EndpointUnreachable)
 
     # -- what is asked ---------------------------------------------------------------------------------
 
@@ -141,7 +179,7 @@ class LlmAnalyzer(Analyzer):
         shows = prompt.needs_image or (prompt.judged and self._sees)
         image = picture.image if shows else None
         if not self._uses_notes(prompt):
-            notes = Notes(embedded=notes.embedded)
+            notes = Notes(self._caption, embedded=notes.embedded)
         if prompt.judged:
             return asks_for(prompt, notes, self._wishes, self._keep, self._count, self._deep, image)
         messages = prompt.messages(
@@ -163,25 +201,27 @@ class LlmAnalyzer(Analyzer):
         subjects = self._clip.look(pictures, self._has_captions)
         interrogator = self._clip.interrogator
         scores: list[Scores | None] = [partial(interrogator.scores, subject) for subject in subjects]
-        notes = notes_of(interrogator, subjects, embedded)
-        if not self._has_captions:  # another mode may have fetched a captioner: the recipe knows of none
-            notes = [replace(note, caption="") for note in notes]
-        return notes, scores
+        return notes_of(interrogator, subjects, embedded), scores
 
     def _uses_notes(self, prompt: Prompt) -> bool:
         return prompt.judged or not prompt.needs_image
 
-    @cached_property
-    def _origin_of_notes(self) -> dict[str, object]:
-        if self._clip is None:
-            return {"caption": self._caption} if self._caption else {}
-        labels = self._clip.recipe("tables")
+    def _origin_of_notes(self, clip: ClipAnalyzer) -> dict[str, object]:
+        labels = clip.recipe("tables")
         origin = {"model": labels.model, "vocabulary": labels.settings["vocabulary"]}
-        return {"clip": origin | (self._clip.recipe("caption").settings if self._has_captions else {})}
+        return origin | (clip.recipe("caption").settings if self._has_captions else {})
 
     @cached_property
-    def _sees(self) -> bool:
-        return self._endpoint.sees_images() is True
+    def _sees(self) -> bool | None:
+        return self._endpoint.sees_images()
+
+    def _check_sight(self, modes: Sequence[str]) -> None:
+        """Some servers drop a picture without a word, and their model makes one up."""
+        if self._sees is False and any(self._prompts[mode].needs_image for mode in modes):
+            model = visible(self._endpoint.model())
+            raise ModelSeesNot(
+                f"{self._endpoint.shown}: {model} does not see pictures. Choose one that does."
+            )
 
     # -- what is answered ------------------------------------------------------------------------------
 
@@ -199,14 +239,16 @@ class LlmAnalyzer(Analyzer):
                 text, details = self._said(prompt, replies[0], picture)
         except PromptglassError as error:
             return Failure(task.mode, error)
+        except Exception as error:  # the other answers are paid for: this one's must not cost them
+            log.debug("%s failed", task.mode, exc_info=True)
+            return Failure(task.mode, ModelError(f"{type(error).__name__}: {one_line(error)}"))
         heard = [reply for reply in replies if not isinstance(reply, EndpointError)]
-        model, elapsed_s = self._endpoint.model(), sum(reply.elapsed_s for reply in heard)
-        if heard[0].model not in ("", model):
+        recipe, elapsed_s = self.recipe(task.mode), sum(reply.elapsed_s for reply in heard)
+        if heard[0].model not in ("", recipe.model):
             details["answered_by"] = heard[0].model
         if usage := sum((Counter(reply.usage) for reply in heard), Counter()):
             details["usage"] = dict(usage)
-        settings = self.recipe(task.mode).settings
-        return Answer(task.mode, text, model, score, elapsed_s, settings, details)
+        return Answer(task.mode, text, recipe.model, score, elapsed_s, recipe.settings, details)
 
     def _said(
         self, prompt: Prompt, reply: Reply | EndpointError, picture: Picture

@@ -254,7 +254,7 @@ class Endpoint:
             raise ReplyError(f"it refuses to answer this{said}: use another model or picture", heard.text)
         if heard.reasoning and not heard.text.strip():
             raise ReplyError("only reasoning was returned: raise max_tokens or switch thinking off")
-        asked, answering = self.profile.model, heard.model
+        asked, answering = self.profile.model or self._only_model, heard.model
         if asked and answering and not _is_same_model(asked, answering) and not self._has_warned:
             self._has_warned = True
             log.warning("%s was asked for %s, and %s answers", self.shown, visible(asked), visible(answering))

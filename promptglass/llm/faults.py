@@ -10,7 +10,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import EndpointError, EndpointRefused, EndpointUnreachable, ReplyError, visible
+from ..errors import (
+    EndpointError,
+    EndpointRefused,
+    EndpointUnreachable,
+    ModelSeesNot,
+    ReplyError,
+    visible,
+)
 
 # Retrying does not help where no money is left. By code rather than by sentence: Gemini says "you exceeded
 # your current quota" of a limit that is over in a minute.
@@ -25,6 +32,8 @@ _SEES_NOT = re.compile(
     r"|not a (?:multimodal|vision)",
     re.IGNORECASE,
 )
+# OpenRouter says with 403 that a picture or a text was flagged: the next one may pass.
+_FLAGGED = re.compile(r"moderat|flagged|content.?(?:policy|filter)", re.IGNORECASE)
 _MAY_PASS = (408, 409, 425, 429)  # and nearly all of 500 and above
 _NEVER_PASS = (501, 505)
 
@@ -80,13 +89,16 @@ class Teller:
         if _SPENT.search(said) or status == 402:
             cause = f"the account has nothing left to spend ({shown}). Top it up, or use another endpoint."
             return Fault(EndpointRefused(f"{self.endpoint}: {cause}", status))
+        if status == 403 and _FLAGGED.search(said):
+            cause = f"it refuses to answer this ({shown}): use another model or picture"
+            return Fault(ReplyError(f"{self.endpoint}: {cause}", status=status))
         if status in (401, 403):
             return Fault(
                 EndpointRefused(f"{self.endpoint} refuses us ({shown}). {self._about_key()}", status)
             )
         if _SEES_NOT.search(said):
             cause = f"the model does not see pictures ({shown}). Choose one that does."
-            return Fault(EndpointRefused(f"{self.endpoint}: {cause}", status))
+            return Fault(ModelSeesNot(f"{self.endpoint}: {cause}", status), said=said)
         if status == 404:
             cause = f"answered {shown}. Check model and base_url."
             return Fault(EndpointRefused(f"{self.endpoint} {cause}", status), said=said)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ class Ask:
 
 def ask_all(
     endpoint: Endpoint, asks: Sequence[Ask], what: str, progress: Progress = silent
-) -> Iterator[tuple[int, Reply | EndpointError]]:
+) -> Generator[tuple[int, Reply | EndpointError], None, None]:
     """Replies, each with the place of its question, as they come; an error where there is none.
 
     Closing the iterator, or a progress that raises, ends every call that is under way and frees the server.
@@ -61,7 +61,8 @@ def ask_all(
         progress(what, 0, len(asks))
         while waiting:
             done, _ = wait(waiting, _TICK_S, FIRST_COMPLETED)
-            for future in done:
+            # Replies before errors: whoever leaves at an error is to have them all.
+            for future in sorted(done, key=lambda future: isinstance(future.result(), EndpointError)):
                 yield waiting.pop(future), future.result()
             progress(what, len(asks) - len(waiting), len(asks))
     finally:

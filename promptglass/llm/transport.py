@@ -66,6 +66,7 @@ class Transport:
         self._teller = teller
         origin = urlsplit(profile.base_url)
         self._origin = origin.scheme, origin.netloc
+        self._has_told_of_retry = False
         self._is_key_open = bool(key) and origin.scheme == "http" and not profile.allow_plain_http
         self._session = requests.Session()
         # A proxy cannot reach our loopback, and must not read a key.
@@ -115,10 +116,17 @@ class Transport:
             wait=_pause_s,
             stop=is_enough,
             sleep=call.pause,
-            before_sleep=_log_retry,
+            before_sleep=self._log_retry,
             reraise=True,
         )
         return retrying(attempt)
+
+    def _log_retry(self, retry_state: tenacity.RetryCallState) -> None:
+        pause_s = retry_state.next_action.sleep if retry_state.next_action else 0
+        # Once for the person who waits; a batch would tell of every picture.
+        level = logging.INFO if self._has_told_of_retry else logging.WARNING
+        self._has_told_of_retry = True
+        log.log(level, "%s (trying again in %.1f s)", _fault_of(retry_state), pause_s)
 
     def _refusal(self, response: requests.Response, answer: Answer) -> Fault:
         if response.is_redirect:
@@ -295,11 +303,6 @@ def _pause_s(retry_state: tenacity.RetryCallState) -> float:
         return LOADING_S
     growing = _growing(retry_state) + tenacity.wait_random(0, BACKOFF_S)(retry_state)
     return max(growing, fault.wait_s or 0)
-
-
-def _log_retry(retry_state: tenacity.RetryCallState) -> None:
-    pause_s = retry_state.next_action.sleep if retry_state.next_action else 0
-    log.warning("%s (trying again in %.1f s)", _fault_of(retry_state), pause_s)
 
 
 def _retry_after_s(response: requests.Response) -> float | None:
