@@ -201,7 +201,8 @@ class Pipeline:
             return error
         except Exception as error:
             if len(group) == 1:
-                self._fail(analyzer, group[0], error)
+                group[0].failures.append(_reason(error))
+                self._count_failure(analyzer, error)
                 return None
             log.debug("a group failed; its pictures are done one by one", exc_info=True)
             for claimed in group:
@@ -217,19 +218,17 @@ class Pipeline:
             for place, outcome in outcomes:
                 if isinstance(outcome, Failure):
                     failed.append((group[place], outcome))
-                    continue
-                is_answering = True
-                self._keep(group[place], outcome)
+                    group[place].failures.append(f"{outcome.mode}: {_reason(outcome.error)}")
+                else:
+                    is_answering = True
+                    self._keep(group[place], outcome)
         for claimed in group:
             failed_modes = {failure.mode for its, failure in failed if its is claimed}
             claimed.answered_modes.update(mode for mode in modes if mode not in failed_modes)
         if is_answering or not failed:
             self._streaks.pop(analyzer, None)
-        for claimed, failure in failed:
-            if is_answering:
-                claimed.failures.append(f"{failure.mode}: {_reason(failure.error)}")
-            else:
-                self._fail(analyzer, claimed, failure.error)
+        for _, failure in () if is_answering else failed:
+            self._count_failure(analyzer, failure.error)
 
     def _keep(self, claimed: Claimed, answer: Answer) -> None:
         if answer.score is not None and not math.isfinite(answer.score):
@@ -244,9 +243,8 @@ class Pipeline:
             except PromptglassError:
                 pass  # as when the picture is done; it is told then
 
-    def _fail(self, analyzer: Analyzer, claimed: Claimed, error: Exception) -> None:
+    def _count_failure(self, analyzer: Analyzer, error: Exception) -> None:
         reason = _reason(error)
-        claimed.failures.append(reason)
         before, count = self._streaks.get(analyzer, (reason, 0))
         count = count + 1 if before == reason else 1
         self._streaks[analyzer] = reason, count
