@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from .prompts import unmarked
 
@@ -17,19 +17,23 @@ _TOO_LONG = 10_000  # characters; a server may pass max_tokens over
 
 
 def put_right(
-    text: str, keep: Sequence[str] = (), artists: Sequence[str] = (), clip_tokens: int = 0
+    text: str,
+    keep: Sequence[str] = (),
+    artists: Sequence[str] = (),
+    clip_tokens: int = 0,
+    unwanted: Collection[str] = (),
 ) -> tuple[str, str]:
     """The prompt in one line, with all that is to be kept; and what is wrong with it, empty if nothing is.
 
     artists: labels ("by X"); it is their names that are kept. clip_tokens: where a list of phrases is for
-    CLIP, each phrase comes once, and the last ones go that do not fit.
+    CLIP, each phrase comes once, the unwanted ones go, and the last ones that do not fit.
     """
     if len(text) > _TOO_LONG:
         return "", "it is too long to be a prompt"
     wanted = {words: words for given in keep if (words := " ".join(given.split()).strip(" ,"))}
     text = _without_negative(" ".join(_as_given(text, wanted).split())).strip(" ,")
     wanted |= {_BY.sub("", artist): artist for artist in artists}  # to words that show it, what is appended
-    phrases = [*_distinct(_phrases(text))] if clip_tokens else [text] * bool(text)
+    phrases = [*_distinct(_phrases(text), unwanted)] if clip_tokens else [text] * bool(text)
     if not phrases:
         return "", "there is no prompt in it"
     said = ", ".join(phrases)
@@ -95,8 +99,8 @@ def _phrases(text: str) -> Iterator[str]:
     yield text[start:].strip()
 
 
-def _distinct(phrases: Iterable[str]) -> Iterator[str]:
-    seen = {""}
+def _distinct(phrases: Iterable[str], unwanted: Iterable[str]) -> Iterator[str]:
+    seen = {"", *map(str.casefold, unwanted)}
     for phrase in phrases:
         if phrase.casefold() not in seen:
             yield phrase

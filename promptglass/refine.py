@@ -104,7 +104,7 @@ def refine(
     deep: 0.7 and 300 tokens instead of the prompt's own temperature and length (0.5 and 150).
     Raises EndpointError where no candidate came, InputError where there is nothing to work on.
     """
-    asks = asks_for(prompt, notes, wishes, keep, count, deep, image)
+    asks = asks_for(prompt, notes, wishes, count, deep, image)
     replies = dict(ask_all(endpoint, asks, f"{endpoint.name}: {prompt.id}", progress))
     return judged(prompt, notes, asks, [replies[place] for place in range(count)], scores, keep, margin)
 
@@ -113,7 +113,6 @@ def asks_for(
     prompt: Prompt,
     notes: Notes,
     wishes: str = "",
-    keep: Sequence[str] = (),
     count: int = COUNT,
     deep: bool = False,
     image: Image.Image | None = None,
@@ -129,7 +128,7 @@ def asks_for(
         tags=notes.labels,
         tables=notes.tables,
         prompt=notes.embedded,
-        user="; ".join(filter(None, (wishes, *(f"keep {words}" for words in keep)))),
+        user=wishes,  # not what is to be kept: small models repeat the order; put_right sees to it
         with_image=image is not None,
     )
     images = [] if image is None else [image]
@@ -212,7 +211,8 @@ def _unjudged(inputs: Sequence[str], candidates: Sequence[Candidate], usable: Se
     if not usable:
         return Refinement(before, None, False, None, _no_candidate(candidates), before, None, candidates)
     why = f"candidate {usable[0] + 1}, not compared with the picture: there is no CLIP to do it"
-    return Refinement(candidates[usable[0]].prompt, None, True, None, why, before, None, candidates)
+    text = candidates[usable[0]].prompt
+    return Refinement(text, None, text not in inputs, None, why, before, None, candidates)
 
 
 def _no_candidate(candidates: Sequence[Candidate]) -> str:
@@ -228,8 +228,12 @@ def _candidate(
     temperature = ask.temperature or 0.0
     if isinstance(reply, EndpointError):
         return Candidate("", temperature, problem=_ADDRESS.sub("", str(reply)))
-    text, problem = put_right(reply.text, keep, notes.artists, prompt.clip_tokens)
-    if reply.finish_reason == "length":
+    said, is_whole = reply.text, reply.finish_reason != "length"
+    if not is_whole and prompt.clip_tokens:  # of a list only the last phrase is broken
+        said, comma, _ = said.rpartition(",")
+        is_whole = bool(comma)
+    text, problem = put_right(said, keep, notes.artists, prompt.clip_tokens, _learned_by_heart(prompt, ask))
+    if not is_whole:
         problem = "it was cut off: raise max_tokens"
     elif not problem and not ask.images and not _has_something_of(notes, reply.text):
         problem = "it has nothing of what went in"  # a worked example, say
@@ -237,6 +241,13 @@ def _candidate(
 
 
 _ADDRESS = re.compile(r" \(https?://[^)]*\)")  # of an endpoint: not for sidecars, which are passed on
+
+
+def _learned_by_heart(prompt: Prompt, ask: Ask) -> set[str]:
+    """Phrases of the worked examples that nothing of this question is about: small models copy them."""
+    told = ask.messages[-1]["content"]
+    phrases = {phrase.strip() for example in prompt.examples for phrase in example.output.split(",")}
+    return {phrase for phrase in phrases if not holds(told, phrase)}
 
 
 def _has_something_of(notes: Notes, text: str) -> bool:

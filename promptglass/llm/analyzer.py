@@ -181,7 +181,7 @@ class LlmAnalyzer(Analyzer):
         if not self._uses_notes(prompt):
             notes = Notes(self._caption, embedded=notes.embedded)
         if prompt.judged:
-            return asks_for(prompt, notes, self._wishes, self._keep, self._count, self._deep, image)
+            return asks_for(prompt, notes, self._wishes, self._count, self._deep, image)
         messages = prompt.messages(
             caption=notes.caption,
             tags=notes.labels,

@@ -48,6 +48,7 @@ class Fault(Exception):
         wait_s: float | None = None,
         is_loading: bool = False,
         said: str = "",
+        is_dropped: bool = False,
     ) -> None:
         super().__init__(str(error))
         self.error = error
@@ -55,6 +56,7 @@ class Fault(Exception):
         self.may_pass = may_pass
         self.wait_s = wait_s
         self.is_loading = is_loading
+        self.is_dropped = is_dropped  # the connection, before a word of an answer
 
 
 class Teller:
@@ -73,8 +75,8 @@ class Teller:
         text = visible(self.without_key(text))
         return text if len(text) <= 300 else text[:297] + "..."
 
-    def unreachable(self, cause: str, may_pass: bool = True) -> Fault:
-        return Fault(EndpointUnreachable(f"{self.endpoint}: {cause}"), may_pass)
+    def unreachable(self, cause: str, may_pass: bool = True, is_dropped: bool = False) -> Fault:
+        return Fault(EndpointUnreachable(f"{self.endpoint}: {cause}"), may_pass, is_dropped=is_dropped)
 
     def unusable(self, cause: str, text: str = "") -> Fault:
         return Fault(ReplyError(f"{self.endpoint}: {cause}", text))

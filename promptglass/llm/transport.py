@@ -124,8 +124,8 @@ class Transport:
     def _log_retry(self, retry_state: tenacity.RetryCallState) -> None:
         pause_s = retry_state.next_action.sleep if retry_state.next_action else 0
         # Once for the person who waits; a batch would tell of every picture.
-        level = logging.INFO if self._has_told_of_retry else logging.WARNING
-        self._has_told_of_retry = True
+        level = logging.INFO if self._has_told_of_retry or not pause_s else logging.WARNING
+        self._has_told_of_retry = self._has_told_of_retry or level == logging.WARNING
         log.log(level, "%s (trying again in %.1f s)", _fault_of(retry_state), pause_s)
 
     def _refusal(self, response: requests.Response, answer: Answer) -> Fault:
@@ -278,7 +278,8 @@ def _fault_in(error: BaseException, profile: Profile, teller: Teller) -> Fault:
     if isinstance(error, requests.ConnectionError) and "NewConnectionError" in repr(error):
         return teller.unreachable("nobody listens there. Start the server, or check base_url.")
     if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError | OSError):
-        return teller.unreachable("the connection broke. Check that the server still runs.")
+        is_dropped = "RemoteDisconnected" in repr(error)
+        return teller.unreachable("the connection broke. Check that the server still runs.", True, is_dropped)
     raise error
 
 
@@ -299,6 +300,8 @@ _growing = tenacity.wait_exponential(multiplier=BACKOFF_S / 2, max=MAX_BACKOFF_S
 
 def _pause_s(retry_state: tenacity.RetryCallState) -> float:
     fault = _fault_of(retry_state)
+    if fault.is_dropped and retry_state.attempt_number == 1:
+        return 0.0  # llama.cpp closes kept connections without a word, often right after a stream
     if fault.is_loading and fault.wait_s is None:
         return LOADING_S
     growing = _growing(retry_state) + tenacity.wait_random(0, BACKOFF_S)(retry_state)
