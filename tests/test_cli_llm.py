@@ -428,7 +428,7 @@ def test_a_prompt_that_is_shown_can_stand_in_ones_own_file(capsys, own) -> None:
         own(ODD)
     shown = told(capsys, "prompts", "refine")
     assert "\n  system: |-\n    You write prompts for Stable Diffusion." in shown
-    assert "\n    output: a man standing in front of a lighthouse" in shown
+    assert "\n    output: oil painting of a man in front of a lighthouse" in shown
     assert "temperature: 0.1\n" in shown
 
 
