@@ -13,6 +13,7 @@ import pytest
 from dynamicprompts.generators import CombinatorialPromptGenerator
 from dynamicprompts.wildcards import WildcardManager
 
+from promptglass.analyzers import MODES
 from promptglass.cli import main
 from promptglass.journal import NAME as JOURNAL
 from promptglass.sidecar import path_of
@@ -64,14 +65,14 @@ def sidecars(folder: Path) -> dict[str, dict]:
 
 
 def test_every_mode_of_a_folder_and_nothing_twice(folder: Path, models, capsys) -> None:
+    pytest.importorskip("rapidocr")
     command = ["batch", str(folder), "--modes", "all", "--recursive", *models]
     assert main([*command, "--json"]) == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {line["status"] for line in told} == {"done"} and len(told) == 4
     found = sidecars(folder)
-    modes = {"embedded", "caption", "best", "fast", "classic", "negative", "tables", "tags", "palette"}
     for content in found.values():
-        assert {*content["analysis"]} == modes
+        assert {*content["analysis"]} == {*MODES}
     for line in told:
         by_mode = found[Path(line["picture"]).name]["analysis"]
         assert line["analysis"] == {

@@ -361,13 +361,13 @@ def test_a_refusal_stops_the_queue_with_one_message(refusal, server, folder, tmp
     assert batch(folder, "llm/describe") == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1, captured.err
-    assert len(chats(server)) <= 4
+    assert len(chats(server)) < 10  # those under way, and what they took up before the news came
     assert leftovers(folder) == []
     # Beside another mode it is left out, and the other goes on.
     server.asked.clear()
     assert batch(folder, "llm/describe,llm/tags,palette") == 1
     assert "left out from here on: llm/describe, llm/tags: fake (" in capsys.readouterr().err
-    assert len(chats(server)) <= (6 if refusal is REFUSALS[-1] else 2)  # sight may differ from mode to mode
+    assert len(chats(server)) < 10 + 20 * (refusal is REFUSALS[-1])  # sight is asked for mode by mode
     assert {*analysis(folder / "39.png")} == {"palette"}
 
 
