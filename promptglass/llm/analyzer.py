@@ -259,7 +259,7 @@ class LlmAnalyzer(Analyzer):
             return reply.text, {}
         if not prompt.with_ocr or self._ocr_name is None:
             return _as_text(reply.data), {"data": reply.data}
-        from ..ocr import merged
+        from ..readings import merged
 
         readings = merged(reply.data.get("lines", []), self._reader.read(picture.image))
         lines = [asdict(reading) for reading in readings]
