@@ -16,7 +16,14 @@ from typing import Literal
 
 from . import encryption
 from .analyzers import Analyzer, Recipe, release
-from .errors import EncryptionKeyError, EndpointError, ImageError, InputError, visible
+from .errors import (
+    EncryptionKeyError,
+    EndpointError,
+    ImageError,
+    InputError,
+    PromptglassError,
+    visible,
+)
 from .images import missing_decoder
 from .journal import Journal
 from .scan import Found, find_pictures
@@ -150,12 +157,12 @@ class Batch:
     def _recipes(self) -> dict[str, Recipe]:
         """How each mode would be answered; without those of an endpoint that cannot say by which model."""
         recipes: dict[str, Recipe] = {}
-        errors: dict[str, EndpointError] = {}
+        errors: dict[str, PromptglassError] = {}
         for mode in self.modes:
             analyzer = next(analyzer for analyzer in self.analyzers if mode in analyzer.modes)
             try:
                 recipes[mode] = analyzer.recipe(mode)
-            except EndpointError as error:
+            except (EndpointError, InputError) as error:
                 errors[mode] = error
         if errors and not recipes:
             raise next(iter(errors.values()))

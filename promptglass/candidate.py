@@ -36,10 +36,10 @@ def put_right(
     phrases = [*_distinct(_phrases(text), unwanted)] if clip_tokens else [text] * bool(text)
     if not phrases:
         return "", "there is no prompt in it"
-    said = ", ".join(phrases)
-    missing = [appended for words, appended in wanted.items() if not holds(said, words)]
-    if missing:
-        phrases = [*phrases[:-1], phrases[-1].rstrip(" .!?。！？"), *missing]
+    if missing := _missing(", ".join(phrases), wanted):
+        last = phrases[-1].rstrip(" .!?。！？")
+        is_harmless = all(holds(last, words) for words in wanted if holds(phrases[-1], words))
+        phrases = [*phrases[:-1], last if is_harmless else phrases[-1], *missing]
     is_fitting = not clip_tokens or _fit(phrases, wanted, clip_tokens)
     right = ", ".join(filter(None, phrases))
     if not is_fitting:
@@ -83,6 +83,15 @@ def _as_given(text: str, wanted: Iterable[str]) -> str:
     return text
 
 
+def _missing(said: str, wanted: Mapping[str, str]) -> list[str]:
+    """What has to be appended; what is part of another comes with it."""
+    missing: set[str] = set()
+    for words in sorted(wanted, key=len, reverse=True):
+        if not holds(", ".join((said, *missing)), words):
+            missing.add(wanted[words])
+    return [appended for appended in dict.fromkeys(wanted.values()) if appended in missing]
+
+
 def _without_negative(text: str) -> str:
     found = _NEGATIVE.search(text)
     return text[: found.start()].rstrip(" ,;.*_#") if found else text
@@ -113,7 +122,9 @@ def _fit(phrases: list[str], wanted: Mapping[str, str], clip_tokens: int) -> boo
     """Leave out phrases from the end until the rest fits; whether it does."""
     count = clip_token_counter()
     # A phrase with its comma has two tokens at least: most of a very long list need not be counted.
-    while count and (len(phrases) > clip_tokens // 2 or count(", ".join(phrases)) > clip_tokens):
+    most = clip_tokens // 2
+    phrases[most:] = [phrase for phrase in phrases[most:] if any(holds(phrase, words) for words in wanted)]
+    while count and count(", ".join(phrases)) > clip_tokens:
         dispensable = _last_dispensable(phrases, wanted)
         if dispensable is None:
             return False

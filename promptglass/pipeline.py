@@ -317,7 +317,8 @@ class Pipeline:
             if mode in claimed.answered_modes:
                 texts += [answer.text for answer in claimed.answers if answer.mode == mode]
                 continue
-            entry = entry_of(claimed.content, mode, self._all_recipes[mode])
+            recipe = self._all_recipes.get(mode)
+            entry = entry_of(claimed.content, mode, recipe) if recipe else None
             if entry is None:  # stopped, or left out: half a caption would look like a whole one
                 return False
             texts.append(str(entry.get("prompt", "")))

@@ -230,8 +230,9 @@ def _prompt(path: Path, id_: str, entry: Mapping[str, Any]) -> Prompt:
     prompt = Prompt(**{**entry, "id": id_, "examples": examples})
     if prompt.judged and prompt.schema is not None:
         raise _wrong(path, f"{id_} is judged, so its answer is a prompt: leave out schema or judged")
-    if prompt.with_ocr and "lines" not in (prompt.schema or {}).get("properties", {}):
-        raise _wrong(path, f"{id_} has with_ocr, so its schema needs `lines`, as that of the prompt text has")
+    lines = (prompt.schema or {}).get("properties", {}).get("lines", {})
+    if prompt.with_ocr and (lines.get("type"), lines.get("items", {}).get("type")) != ("array", "string"):
+        raise _wrong(path, f"{id_} has with_ocr: its schema needs `lines`, strings as in the prompt text")
     for place, example in enumerate(examples):
         try:
             if prompt.schema is not None:

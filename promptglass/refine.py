@@ -163,12 +163,13 @@ def judged(
         is_number = math.isfinite(score)
         problem = "" if is_number else "its score is no number"
         candidates[place] = replace(candidates[place], score=score if is_number else None, problem=problem)
+    before = {text: score for text, score in zip(inputs, cosines, strict=False) if math.isfinite(score)}
     usable = _usable(candidates)
-    if not usable and not inputs:
+    if not usable and not (inputs if scores is None else before):
         raise ReplyError(f"no candidate can be used: {candidates[0].problem}")
     if scores is None:
         return _unjudged(inputs, candidates, usable)
-    return _closest(dict(zip(inputs, cosines, strict=False)), candidates, usable, margin)
+    return _closest(before, candidates, usable, margin)
 
 
 def _usable(candidates: Sequence[Candidate]) -> list[int]:
@@ -240,12 +241,14 @@ def _candidate(
     return Candidate(text, temperature, problem=problem)
 
 
-_ADDRESS = re.compile(r" \(https?://[^)]*\)")  # of an endpoint: not for sidecars, which are passed on
+_ADDRESS = re.compile(r" \(https?://[^)]*\)|https?://\S+")  # not for sidecars, which are passed on
 
 
 def _learned_by_heart(prompt: Prompt, ask: Ask) -> set[str]:
     """Phrases of the worked examples that nothing of this question is about: small models copy them."""
     told = ask.messages[-1]["content"]
+    if ask.images:  # it may see them
+        return set()
     phrases = {phrase.strip() for example in prompt.examples for phrase in example.output.split(",")}
     return {phrase for phrase in phrases if not holds(told, phrase)}
 
@@ -286,7 +289,14 @@ def notes_of(
 
 
 def _artists_in(prompt: str, vocabulary: Vocabulary) -> list[str]:
-    artists = vocabulary.labels[vocabulary.spans.get("artists", slice(0))]
+    labels = vocabulary.labels[vocabulary.spans.get("artists", slice(0))]
     lower = prompt.casefold()
-    # `in` first: it looks through ten thousand labels in a millisecond.
-    return [artist for artist in artists if artist.casefold() in lower and holds(prompt, artist)]
+    named: list[str] = []
+    for label in labels:
+        name = label.removeprefix("by ")
+        # A name of two words needs no "by"; one of a single word may be any word.
+        shown = name if " " in name else label
+        # `in` first: it looks through ten thousand labels in a few milliseconds.
+        if label.startswith("by ") and shown.casefold() in lower and holds(prompt, shown):
+            named.append(label)
+    return named

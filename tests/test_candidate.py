@@ -63,6 +63,12 @@ def test_what_is_to_be_kept_is_there_once_and_as_it_was_given(text: str, right: 
     assert put_right(text, ["<ohwx>", "<lora:x:0.8>"], ["by Gustav Klimt"]) == (right, "")
 
 
+def test_what_is_kept_is_appended_once() -> None:
+    kept = put_right("a man at sea", ["by Ivan Aivazovsky", "ohwx", "ohwx woman"], ["by Ivan Aivazovsky"], 77)
+    assert kept == ("a man at sea, by Ivan Aivazovsky, ohwx woman", "")
+    assert put_right("a cat, wow!", ["wow!"], ["by X"], 77) == ("a cat, wow!, by X", "")
+
+
 def test_sentences_are_left_as_they_are() -> None:
     text = "A woman, smiling, and a man, smiling, walk by the sea. The cat, smiling, looks up."
     assert put_right(text) == (text, "")

@@ -23,9 +23,8 @@ import yaml
 from promptglass import open_picture
 from promptglass.analyzers import Answer, Failure
 from promptglass.cli import main
-from promptglass.errors import EndpointRefused, EndpointUnreachable
+from promptglass.errors import EndpointRefused, EndpointUnreachable, ModelError
 from promptglass.llm import Endpoint
-from promptglass.llm import analyzer as llm_analyzer
 from promptglass.llm.analyzer import LlmAnalyzer, endpoint_of, prompt_id
 from promptglass.llm.profiles import Profile
 from promptglass.prompts import load_prompts
@@ -221,7 +220,9 @@ def test_the_prompt_in_the_file_is_told_and_has_to_be_beaten(server) -> None:
         analyzer(server, "llm/refine", count=1), SAMPLES / "cat.jpg", SAMPLES / "with-prompt.png"
     )
     assert isinstance(found[0, "llm/refine"], Failure)
-    assert "give --caption TEXT" in str(found[0, "llm/refine"].error)
+    assert "nothing to work on: give it caption or tags or prompt (--caption TEXT" in str(
+        found[0, "llm/refine"].error
+    )
     assert isinstance(found[1, "llm/refine"], Answer)
 
 
@@ -361,13 +362,13 @@ def test_a_refusal_stops_the_queue_with_one_message(refusal, server, folder, tmp
     assert batch(folder, "llm/describe") == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1, captured.err
-    assert len(chats(server)) < 10  # those under way, and what they took up before the news came
+    assert len(chats(server)) <= 2  # those that were under way
     assert leftovers(folder) == []
     # Beside another mode it is left out, and the other goes on.
     server.asked.clear()
     assert batch(folder, "llm/describe,llm/tags,palette") == 1
     assert "left out from here on: llm/describe, llm/tags: fake (" in capsys.readouterr().err
-    assert len(chats(server)) < 10 + 20 * (refusal is REFUSALS[-1])  # sight is asked for mode by mode
+    assert len(chats(server)) <= (6 if refusal is REFUSALS[-1] else 2)  # sight is asked for mode by mode
     assert {*analysis(folder / "39.png")} == {"palette"}
 
 
@@ -391,6 +392,56 @@ def test_money_that_runs_out_half_way_costs_no_answer(server, folder, tmp_path, 
     server.asked.clear()
     assert batch(folder, "llm/describe,llm/tags") == 0
     assert len(chats(server)) == 80 - len(done)
+
+
+def test_prose_that_was_cut_off_is_no_answer(server, folder, tmp_path, capsys) -> None:
+    configure(tmp_path, fake=profile(server))
+    server.answers = [answering(describe=whole("openai", "A cat sits on the", "length"))]
+    assert batch(folder, "llm/describe,llm/tags") == 1
+    assert "cut off: raise max_tokens of the prompt describe" in capsys.readouterr().err
+    assert {*analysis(folder / "0.png")} == {"llm/tags"}
+
+
+def test_captions_lack_what_an_endpoint_cannot_give(server, folder, tmp_path, capsys) -> None:
+    configure(tmp_path, fake=profile(server), gone=profile(server, model="", base_url="http://127.0.0.1:9"))
+    assert batch(folder, "llm/describe@gone,llm/describe", "--txt", "overwrite") == 1
+    assert "left out: llm/describe@gone" in capsys.readouterr().err
+    assert not [*folder.glob("*.txt")]  # half a caption would look like a whole one
+    assert {*analysis(folder / "0.png")} == {"llm/describe"}
+
+
+def test_all_leaves_refine_as_it_is_without_clip(server, tmp_path, capsys) -> None:
+    pytest.importorskip("rapidocr")
+    configure(tmp_path, fake=profile(server))
+    picture = str(SAMPLES / "with-prompt.png")
+    assert main(["interrogate", picture, "--modes", "all,llm/refine", "--llm", "fake", "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    refined = next(answer for answer in answers if answer["mode"] == "llm/refine")
+    assert refined["score"] is None
+    assert len(refined["candidates"]) == 1  # nobody could choose
+
+
+def test_a_reader_that_fails_costs_no_reading(server, monkeypatch) -> None:
+    class Broken:
+        name = "reader 1"
+
+        def read(self, image):
+            raise ModelError("it failed")
+
+    monkeypatch.setattr(LlmAnalyzer, "_ocr_name", "reader 1")
+    monkeypatch.setattr(LlmAnalyzer, "_reader", Broken())
+    answer = outcomes(analyzer(server, "llm/text"), SAMPLES / "cat.jpg")[0, "llm/text"]
+    assert answer.text == "OPEN\n24 hours"
+
+
+def test_paths_and_addresses_stay_out_of_sidecars(server) -> None:
+    path = "/home/jane/models/qwen.gguf"
+    listed = {"data": [{"id": path}]}
+    server.answers = [by_path(models=as_json(listed), completions=whole("openai", "A cat.", model=path))]
+    answer = outcomes(analyzer(server, "llm/describe", model=""), SAMPLES / "cat.jpg")[0, "llm/describe"]
+    assert chats(server)[0]["model"] == path
+    assert answer.model == "qwen.gguf"
+    assert "jane" not in json.dumps(answer.details)
 
 
 def test_one_picture_that_is_flagged_costs_no_other(server, folder, tmp_path, capsys) -> None:
@@ -435,7 +486,7 @@ def test_a_server_that_goes_away_ends_the_queue_soon(server, folder, tmp_path, c
     server.answers = [until_gone]
     assert batch(folder, "llm/describe,llm/tags,palette") == 1
     assert "left out from here on: llm/describe, llm/tags: fake (" in capsys.readouterr().err
-    assert len(chats(server)) <= 5 + 5  # three in a row, and two that were under way
+    assert len(chats(server)) <= 5 + 4  # three in a row, and one that was under way
     assert len([*folder.glob("*.promptglass.json")]) == 60
 
 
@@ -572,8 +623,10 @@ def test_ctrl_c_does_not_wait_for_a_server_that_hangs(protocol, server, folder, 
         took_s = time.monotonic() - started
     assert process.returncode == 130
     assert took_s < 1.5
-    paths = [asked.path for asked in server.asked]
-    assert "/models/unload" in paths or '"keep_alive": 0' in json.dumps(server.asked[-1].body)
+    was_unloaded = [
+        asked.path == "/models/unload" or "keep_alive" in (asked.body or {}) for asked in server.asked
+    ]
+    assert any(was_unloaded) or protocol == "openai"  # as far as there was time
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -603,4 +656,3 @@ def test_streams_are_understood_too(server, folder, tmp_path) -> None:
     found = outcomes(analyzer(server, "llm/describe"), folder / "0.png")
     assert found[0, "llm/describe"].text == "A cat."
     assert chats(server)[0]["stream"] is True  # so that a stop frees the server
-    assert llm_analyzer.PREFIX == "llm/"

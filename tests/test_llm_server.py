@@ -262,15 +262,15 @@ def test_a_batch_of_refined_prompts_that_clip_judges(
     folder.mkdir()
     for number in range(2):
         noise(number).save(folder / f"{number}.png")
-    modes = "llm/refine,llm/negative"
+    modes = "llm/refine,llm/refine-natural"
     options = ["--llm", "llama", "--candidates", "2", "--keep", "ohwx", "--json", *models]
     assert main(["batch", str(folder), "--modes", modes, *options]) == 0
     for number in range(2):
         content = json.loads((folder / f"{number}.png.promptglass.json").read_text("utf-8"))
         jsonschema.validate(content, SIDECAR_SCHEMA)
-        (refined,), (negative,) = content["analysis"]["llm/refine"], content["analysis"]["llm/negative"]
-        assert negative["prompt"]
+        (refined,), (natural,) = content["analysis"]["llm/refine"], content["analysis"]["llm/refine-natural"]
         assert "ohwx" in refined["prompt"]
+        assert "ohwx" in natural["prompt"]
         scores = {c["prompt"]: c["score"] for c in [refined["input"], *refined["candidates"]]}
         assert refined["score"] == scores[refined["prompt"]]
         is_closer = refined["gain"] is not None and refined["gain"] >= 0.005

@@ -156,6 +156,11 @@ def test_a_score_that_is_no_number_is_a_problem_of_its_candidate() -> None:
     assert [c.problem for c in found.candidates] == ["its score is no number", ""]
 
 
+def test_an_input_without_a_score_is_no_rival() -> None:
+    found = refined("a woman in silk", scores=lambda texts: [math.nan, 0.2][: len(texts)])
+    assert (found.prompt, found.score, found.gain) == ("a woman in silk, by Gustav Klimt", 0.2, None)
+
+
 def test_no_address_gets_into_a_sidecar() -> None:
     error = EndpointError(
         "home (http://10.0.0.7:8080/v1) answered 400: bad. Change what is asked, or the model."
@@ -234,6 +239,10 @@ def test_a_model_that_sees_is_shown_the_picture() -> None:
     picture = noise(1)
     asked = asks_for(PROMPTS["refine"], NOTES, count=2, image=picture)
     assert [ask.images for ask in asked] == [[picture]] * 2
+    lighthouse = "a lighthouse, huge waves of a stormy sea, dramatic lighting"
+    assert (
+        refined(lighthouse, image=picture, notes=Notes()).prompt == lighthouse
+    )  # it saw one, as in an example
     seen = refined("masked rider in a desert", image=picture)  # what it saw need not be in the notes
     assert seen.prompt == "masked rider in a desert, by Gustav Klimt"
 

@@ -159,10 +159,8 @@ def _llm_analyzers(
         known = ", ".join(f"llm/{id_}" for id_ in prompts)
         raise InputError(f"there is no mode {', '.join(unknown)}: language models answer {known}")
     # A mode that is asked for by name fetches its model.
-    obstacles = [] if {*CLIP_MODES} & {*wanted} else clip.obstacles("tables")
-    judged = [mode for mode in modes if prompts[prompt_id(mode)].judged]
-    if obstacles and judged:
-        log.warning("%s: not compared with the picture: %s", ", ".join(judged), "; ".join(obstacles))
+    by_name = set() if {*MODES} <= {*wanted} else {*wanted}
+    obstacles = [] if {*CLIP_MODES} & by_name else clip.obstacles("tables")
     default, default_model = endpoint_of(f"@{arguments.llm}")
     endpoints: dict[tuple[str, str], tuple[Endpoint, list[str]]] = {}
     chosen: set[tuple[str, str]] = set()
@@ -173,16 +171,21 @@ def _llm_analyzers(
             endpoints[name, model] = Endpoint.from_settings(name, model=model or None), []
         endpoint, its_modes = endpoints[name, model]
         question = (endpoint.profile.model or name, prompt_id(mode))
-        if question not in chosen:  # one model's answer to one prompt, wherever it is asked
-            chosen.add(question)
-            its_modes.append(mode)
+        if question in chosen:
+            log.warning("%s: asked once, it is the same model and the same prompt", mode)
+            continue
+        chosen.add(question)
+        its_modes.append(mode)
+    judged = [mode for mode in modes if prompts[prompt_id(mode)].judged]
+    if obstacles and judged:
+        log.warning("%s: not compared with the picture: %s", ", ".join(judged), "; ".join(obstacles))
     for endpoint, its_modes in endpoints.values():
         yield LlmAnalyzer(
             endpoint,
             its_modes,
             prompts,
             None if obstacles else clip,
-            not obstacles and (bool(FROM_A_CAPTION & {*wanted}) or clip.has_captions),
+            not obstacles and (bool(FROM_A_CAPTION & by_name) or clip.has_captions),
             arguments.caption or "",
             arguments.wishes,
             [words for option in arguments.keep for words in parse_list(option)],

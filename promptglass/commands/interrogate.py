@@ -32,7 +32,7 @@ examples:
   promptglass interrogate photo.jpg --modes best --caption "a cat on a mat" --tables artists=off
   promptglass interrogate photo.jpg --modes fast --tables flavors+=my-words.txt
   promptglass interrogate photo.jpg --modes llm/refine --llm ollama/qwen2.5:3b --keep "by Ivan Aivazovsky"
-  promptglass interrogate photo.jpg --modes llm/describe,llm/describe@anthropic --llm ollama/qwen2.5vl"""
+  promptglass interrogate photo.jpg --modes llm/describe,llm/describe@llama.cpp --llm ollama/qwen2.5vl"""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -23,6 +23,7 @@ from ..errors import (
     ModelError,
     ModelSeesNot,
     PromptglassError,
+    ReplyError,
     one_line,
     visible,
 )
@@ -32,7 +33,7 @@ from .queue import Ask, ask_all
 
 if TYPE_CHECKING:
     from ..images import Picture
-    from ..ocr import Reader
+    from ..ocr import Line, Reader
     from ..prompts import Prompt
     from .endpoint import Endpoint, Reply
 
@@ -40,10 +41,7 @@ log = logging.getLogger("promptglass")
 
 PREFIX = "llm/"
 
-_NOTHING_KNOWN = (
-    "nothing is known of this picture that could be told: give --caption TEXT, get CLIP "
-    "(promptglass models get ViT-L-14/openai), or ask a model that sees"
-)
+_WAYS_OUT = "--caption TEXT, --wishes TEXT, or CLIP's notes: promptglass models get ViT-L-14/openai"
 
 
 def prompt_id(mode: str) -> str:
@@ -87,12 +85,12 @@ class LlmAnalyzer(Analyzer):
         self._caption = caption
         self._wishes = wishes
         self._keep = tuple(keep)
-        self._count = count
+        self._count = count if clip is not None else 1  # nobody could choose
         self._deep = deep
         self._progress = progress
         self._ocr = OcrAnalyzer()
         self._recipes: dict[str, Recipe] = {}
-        self._has_answered = False
+        self._was_asked = self._has_answered = False
         self._unreachable_in_a_row = 0
 
     def obstacles(self, mode: str) -> list[str]:
@@ -125,7 +123,7 @@ class LlmAnalyzer(Analyzer):
             settings |= {"keep": [*self._keep]} if self._keep else {}
         if prompt.with_ocr and self._ocr_name:
             settings["ocr"] = self._ocr_name
-        return Recipe(self._endpoint.model(), settings)
+        return Recipe(_public(self._endpoint.model()), settings)
 
     def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
         self._check_sight(modes)
@@ -135,13 +133,14 @@ class LlmAnalyzer(Analyzer):
             for mode in modes:
                 try:
                     asks = self._asks(self._prompts[mode], picture, notes[place])
-                except InputError:
-                    yield place, Failure(mode, InputError(_NOTHING_KNOWN))
+                except InputError as error:
+                    yield place, Failure(mode, InputError(f"{error} ({_WAYS_OUT})"))
                 else:
                     tasks.append(_Task(place, mode, asks))
         asks = [ask for task in tasks for ask in task.asks]
         owners = [(task, number) for task in tasks for number in range(len(task.asks))]
         what = f"asking {self._endpoint.name}"
+        self._was_asked = True
         with closing(ask_all(self._endpoint, asks, what, self._progress)) as replies:
             for number, reply in replies:
                 self._note(reply)
@@ -152,17 +151,20 @@ class LlmAnalyzer(Analyzer):
                     yield task.place, self._outcome(task, picture, its_notes, scores[task.place])
         if self._endpoint.profile.unload == "after_each":
             self._endpoint.release()
+            self._was_asked = False
 
     def release(self, patience_s: float) -> None:
-        if self._has_answered and self._endpoint.profile.unload == "after_batch":
+        if self._was_asked and self._endpoint.profile.unload != "never":
             # A server that hangs must not keep whoever has stopped.
             thread = threading.Thread(target=self._endpoint.release, daemon=True)
             thread.start()
             thread.join(patience_s)
-        self._has_answered = False
+        self._was_asked = False
 
     def _note(self, reply: Reply | EndpointError) -> None:
         """Raises what is no matter of one picture: nothing that is still to be asked would fare better."""
+        if isinstance(reply, (EndpointRefused, ModelSeesNot, EndpointUnreachable)) and not self._has_answered:
+            self._was_asked = False  # it has loaded nothing
         if isinstance(reply, (EndpointRefused, ModelSeesNot)):
             raise reply
         if not isinstance(reply, EndpointUnreachable):
@@ -217,7 +219,7 @@ class LlmAnalyzer(Analyzer):
 
     def _check_sight(self, modes: Sequence[str]) -> None:
         """Some servers drop a picture without a word, and their model makes one up."""
-        if self._sees is False and any(self._prompts[mode].needs_image for mode in modes):
+        if any(self._prompts[mode].needs_image for mode in modes) and self._sees is False:
             model = visible(self._endpoint.model())
             raise ModelSeesNot(
                 f"{self._endpoint.shown}: {model} does not see pictures. Choose one that does."
@@ -244,8 +246,8 @@ class LlmAnalyzer(Analyzer):
             return Failure(task.mode, ModelError(f"{type(error).__name__}: {one_line(error)}"))
         heard = [reply for reply in replies if not isinstance(reply, EndpointError)]
         recipe, elapsed_s = self.recipe(task.mode), sum(reply.elapsed_s for reply in heard)
-        if heard[0].model not in ("", recipe.model):
-            details["answered_by"] = heard[0].model
+        if _public(heard[0].model) not in ("", recipe.model):
+            details["answered_by"] = _public(heard[0].model)
         if usage := sum((Counter(reply.usage) for reply in heard), Counter()):
             details["usage"] = dict(usage)
         return Answer(task.mode, text, recipe.model, score, elapsed_s, recipe.settings, details)
@@ -255,15 +257,25 @@ class LlmAnalyzer(Analyzer):
     ) -> tuple[str, dict[str, object]]:
         if isinstance(reply, EndpointError):
             raise reply
+        if prompt.schema is None and reply.finish_reason == "length":
+            cause = f"the answer was cut off: raise max_tokens of the prompt {prompt.id}"
+            raise ReplyError(f"{self._endpoint.shown}: {cause}")
         if prompt.schema is None:
             return reply.text, {}
         if not prompt.with_ocr or self._ocr_name is None:
             return _as_text(reply.data), {"data": reply.data}
         from ..readings import merged
 
-        readings = merged(reply.data.get("lines", []), self._reader.read(picture.image))
+        readings = merged(reply.data.get("lines", []), self._read(picture))
         lines = [asdict(reading) for reading in readings]
         return "\n".join(reading.text for reading in readings), {"data": reply.data, "lines": lines}
+
+    def _read(self, picture: Picture) -> list[Line]:
+        try:
+            return self._reader.read(picture.image)
+        except ModelError as error:  # what the language model has read is paid for
+            log.warning("%s: read by the language model alone: %s", visible(picture.name), error)
+            return []
 
     @cached_property
     def _ocr_name(self) -> str | None:
@@ -274,6 +286,12 @@ class LlmAnalyzer(Analyzer):
         from ..ocr import load_reader
 
         return load_reader()
+
+
+def _public(model: str) -> str:
+    """llama.cpp may call a model by its path, which is nobody's business."""
+    is_path = model.startswith(("/", "~")) or model[1:3] in (":\\", ":/")
+    return model.replace("\\", "/").rsplit("/", 1)[-1] if is_path else model
 
 
 def _evidence(refinement: Refinement) -> dict[str, object]:

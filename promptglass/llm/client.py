@@ -75,9 +75,13 @@ class Client:
         with transport.request(method, url, self.wire.headers(key, body or {}), content, call) as answer:
             return _whole(lambda content: content, answer, teller)
 
-    def models(self, call: Call) -> dict[str, bool | None]:
-        """The models that are listed, and which of them see; None where the server does not say."""
-        listed = self.json("GET", self.addresses.models, None, call)
+    def models(self, call: Call, patiently: bool = False) -> dict[str, bool | None]:
+        """The models that are listed, and which of them see; None where the server does not say.
+
+        patiently: try again where that may help, such as while it still loads.
+        """
+        ask = functools.partial(self.json, "GET", self.addresses.models, None, call)
+        listed = self._connection()[0].persist(ask, call) if patiently else ask()
         models = _shaped(self.wire.models, listed, self._connection()[2])
         models = {self.without_key(model): sees for model, sees in models.items()}
         if self._profile.protocol == "ollama":

@@ -1,7 +1,7 @@
 """A language model that somebody else runs: asked, listened to, checked, and told to free its memory.
 
 Promises: every call ends, in a usable reply or in one EndpointError (Stopped, where that was asked for); no
-text reaches the caller that is reasoning, empty or cut; the key is in no error and no log.
+text reaches the caller that is reasoning or empty, no JSON that is cut; the key is in no error and no log.
 """
 
 from __future__ import annotations
@@ -164,11 +164,16 @@ class Endpoint:
         Raises InputError where a profile without model does not say which of several.
         """
         with self._errors(None):
-            return self._model(self._client.call(None, CHECK_S))
+            return self._model(self._client.call(None, self.profile.first_byte_s))
 
     def sees_images(self) -> bool | None:
         """Whether the model that is asked sees; None where nobody says."""
-        model, sees = self.model(), self.check().sees_images
+        model = self.model()
+        try:
+            with self._errors(None):
+                sees = self._client.models(self._client.call(None, self.profile.first_byte_s), patiently=True)
+        except EndpointError:  # a question will tell
+            return None
         return sees.get(model, sees.get(f"{model}:latest"))
 
     def release(self) -> None:
@@ -272,7 +277,7 @@ class Endpoint:
         model = self.profile.model or self._only_model
         if model:
             return model
-        models = self._client.models(call)
+        models = self._client.models(call, patiently=True)
         if len(models) != 1:
             raise InputError(f"{self.shown}: name a model. {_has(models)}")
         self._only_model = next(iter(models))

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EndpointError
+from ..errors import EndpointError, EndpointRefused, EndpointUnreachable, ModelSeesNot
 from ..progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -37,12 +37,29 @@ def ask_all(
 ) -> Generator[tuple[int, Reply | EndpointError], None, None]:
     """Replies, each with the place of its question, as they come; an error where there is none.
 
+    After a refusal, or where nobody is there any more, what was not asked yet has the same error.
+
     Closing the iterator, or a progress that raises, ends every call that is under way and frees the server.
     """
     stop = threading.Event()
     pool = ThreadPoolExecutor(endpoint.concurrency, f"promptglass-{endpoint.name}")
 
+    refusals: list[EndpointError] = []
+    in_a_row = [0]  # that reached nobody
+
     def reply_to(ask: Ask) -> Reply | EndpointError:
+        if refusals:  # whoever hears of it may be busy: nothing more is asked meanwhile
+            return refusals[0]
+        reply = asked(ask)
+        in_a_row[0] = in_a_row[0] + 1 if isinstance(reply, EndpointUnreachable) else 0
+        is_gone = isinstance(reply, EndpointUnreachable) and in_a_row[0] > endpoint.concurrency
+        if isinstance(reply, EndpointError) and (
+            is_gone or isinstance(reply, EndpointRefused | ModelSeesNot)
+        ):
+            refusals.append(reply)
+        return reply
+
+    def asked(ask: Ask) -> Reply | EndpointError:
         try:
             return endpoint.chat(
                 ask.messages,

@@ -58,6 +58,9 @@ class Call:
         (self.stop or threading.Event()).wait(seconds)
 
 
+_Request = tuple[str, str, Mapping[str, str], "bytes | None"]  # method, url, headers, body
+
+
 class Transport:
     """Safe to be used from many threads at once."""
 
@@ -84,20 +87,37 @@ class Transport:
         if urlsplit(url)[:2] != self._origin:
             raise ValueError(f"{without_secrets(url)} is not on the profile's own host")
         call.look()
-        # The one who waits keeps the time; the socket's own limit is for a thread that nobody waits for.
-        longest_s = max(self._profile.first_byte_s, self._profile.between_chunks_s) + 5
-        exchange = Exchange(self._is_key_open, longest_s)
-        arguments = (exchange, method, url, headers, body)
-        threading.Thread(target=self._carry_out, args=arguments, name="promptglass llm", daemon=True).start()
-        waiting = _Waiting(exchange, self._profile, self._teller, call)
+        exchange, waiting, response = self._begun((method, url, headers, body), call)
         try:
-            response = waiting.for_head()
             answer = Answer(response.status_code, response.headers.get("Content-Type", "").lower(), waiting)
             if response.status_code >= 300:
                 raise self._refusal(response, answer)
             yield answer
         finally:
             exchange.hang_up()
+
+    def _begun(self, request: _Request, call: Call) -> tuple[Exchange, _Waiting, requests.Response]:
+        """A request up to the head of its answer.
+
+        Sent twice where the connection was dropped without a word: llama.cpp closes kept ones, often right
+        after a stream, and it is no fault of the request.
+        """
+        # The one who waits keeps the time; the socket's own limit is for a thread that nobody waits for.
+        longest_s = max(self._profile.first_byte_s, self._profile.between_chunks_s) + 5
+        for is_last in (False, True):
+            exchange = Exchange(self._is_key_open, longest_s)
+            arguments = (exchange, *request)
+            threading.Thread(
+                target=self._carry_out, args=arguments, name="promptglass llm", daemon=True
+            ).start()
+            waiting = _Waiting(exchange, self._profile, self._teller, call)
+            try:
+                return exchange, waiting, waiting.for_head()
+            except BaseException as error:
+                exchange.hang_up()
+                if is_last or not (isinstance(error, Fault) and error.is_dropped):
+                    raise
+        raise AssertionError
 
     def persist(self, attempt: Callable[[], _T], call: Call) -> _T:
         """Try until it works, and as long as another try may: with growing pauses, or those we are told."""
@@ -124,8 +144,8 @@ class Transport:
     def _log_retry(self, retry_state: tenacity.RetryCallState) -> None:
         pause_s = retry_state.next_action.sleep if retry_state.next_action else 0
         # Once for the person who waits; a batch would tell of every picture.
-        level = logging.INFO if self._has_told_of_retry or not pause_s else logging.WARNING
-        self._has_told_of_retry = self._has_told_of_retry or level == logging.WARNING
+        level = logging.INFO if self._has_told_of_retry else logging.WARNING
+        self._has_told_of_retry = True
         log.log(level, "%s (trying again in %.1f s)", _fault_of(retry_state), pause_s)
 
     def _refusal(self, response: requests.Response, answer: Answer) -> Fault:
@@ -300,8 +320,6 @@ _growing = tenacity.wait_exponential(multiplier=BACKOFF_S / 2, max=MAX_BACKOFF_S
 
 def _pause_s(retry_state: tenacity.RetryCallState) -> float:
     fault = _fault_of(retry_state)
-    if fault.is_dropped and retry_state.attempt_number == 1:
-        return 0.0  # llama.cpp closes kept connections without a word, often right after a stream
     if fault.is_loading and fault.wait_s is None:
         return LOADING_S
     growing = _growing(retry_state) + tenacity.wait_random(0, BACKOFF_S)(retry_state)
