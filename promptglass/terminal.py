@@ -123,7 +123,7 @@ def _body(answer: Answer) -> str:
     details: Any = answer.details
     if answer.mode == "tags":
         return ", ".join(f"{tag['label']} {tag['confidence']:.2f}" for tag in details["tags"])
-    if answer.mode == "ocr":
+    if "lines" in details:
         return " / ".join(line["text"] for line in details["lines"])
     if answer.mode == "palette":
         return ", ".join(f"{colour['name']} {colour['share']:.0%}" for colour in details["colours"])

@@ -220,7 +220,7 @@ def test_the_prompt_in_the_file_is_told_and_has_to_be_beaten(server) -> None:
         analyzer(server, "llm/refine", count=1), SAMPLES / "cat.jpg", SAMPLES / "with-prompt.png"
     )
     assert isinstance(found[0, "llm/refine"], Failure)
-    assert "nothing to work on: give it caption or tags or prompt (--caption TEXT" in str(
+    assert "nothing to work on: give it caption or tags or prompt (caption: --caption TEXT" in str(
         found[0, "llm/refine"].error
     )
     assert isinstance(found[1, "llm/refine"], Answer)

@@ -1,6 +1,7 @@
 """Language models' answers as modes: llm/ID for every prompt of the library, llm/ID@ENDPOINT by that one.
 
-What needs to see gets the picture alone; what does not is told what CLIP sees, as far as CLIP is here.
+What needs to see gets the picture, and no notes that may be wrong; what does not is told what CLIP sees, as
+far as CLIP is here.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ log = logging.getLogger("promptglass")
 
 PREFIX = "llm/"
 
-_WAYS_OUT = "--caption TEXT, --wishes TEXT, or CLIP's notes: promptglass models get ViT-L-14/openai"
+_WAYS_OUT = (
+    "caption: --caption TEXT, user: --wishes TEXT, prompt: one in the file, tags and tables: promptglass models "
+    "get ViT-L-14/openai"
+)
 
 
 def prompt_id(mode: str) -> str:
