@@ -70,8 +70,8 @@ def _add_captions(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group(
         "captions to train on",
         "A .txt beside each picture: the answers of the modes, in the order of --modes, as one line.\n"
-        "embedded, negative, palette, tables, ocr, llm/negative, llm/text and llm/critique go there only if no\n"
-        "other mode is named.",
+        "embedded, negative, palette, tables, ocr, llm/negative, llm/text and llm/critique go there only if\n"
+        "no other mode is named.",
     )
     group.add_argument(
         "--txt", choices=EXISTING, help="write captions; if a .txt exists: skip, overwrite, append or prepend"
