@@ -43,8 +43,8 @@ log = logging.getLogger("promptglass")
 PREFIX = "llm/"
 
 _WAYS_OUT = (
-    "caption: --caption TEXT, user: --wishes TEXT, prompt: one in the file, tags and tables: promptglass models "
-    "get ViT-L-14/openai"
+    "caption: --caption TEXT, user: --wishes TEXT, prompt: one in the file, "
+    "tags and tables: promptglass models get ViT-L-14/openai"
 )
 
 
