@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .prompts import Prompt
 
 COUNT = 4
-# What counts as closer: a synonym or another order of words moves a cosine by some thousandths.
+# What counts as closer. An estimate: a synonym or another order of words moves a cosine by some thousandths.
 MARGIN = 0.005
 # Twice this far apart are the temperatures of the candidates.
 _SPREAD = 0.3
