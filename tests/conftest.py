@@ -12,9 +12,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Toy models gain nothing from threads, and threads that wait for each other cost minutes on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+# A timing never fails a test: the machine may be busy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def tiny_open_clip(

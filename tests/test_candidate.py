@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from promptglass.candidate import clip_token_counter, holds, put_right
@@ -122,7 +122,6 @@ def test_it_is_as_long_as_clip_reads_counted_with_its_own_tokenizer() -> None:
 words = st.text(st.sampled_from("abcdé (),.<>:_-\n🦊1"), max_size=12)
 
 
-@settings(deadline=None)  # open_clip is loaded within the first
 @given(st.lists(words, max_size=40).map(", ".join), st.lists(words.filter(str.strip), max_size=3))
 def test_put_right_keeps_its_promises(text: str, keep: list[str]) -> None:
     right, problem = put_right(text, keep, clip_tokens=77)

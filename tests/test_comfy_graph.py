@@ -640,14 +640,14 @@ UI_NODE = st.fixed_dictionaries(
 UI_LINK = st.lists(st.integers(0, 5), max_size=6) | JSON
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(GRAPHS)
 def test_any_graph_is_read_without_error(any_graph: dict[str, Any]):
     found = read_graph(any_graph)
     assert found is None or found.positive.strip() or found.negative.strip()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.fixed_dictionaries({}, optional={"nodes": st.lists(UI_NODE) | JSON, "links": st.lists(UI_LINK) | JSON})
 )

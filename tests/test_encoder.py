@@ -72,7 +72,7 @@ def plain(model, tokenizer, batch: list[str]) -> torch.Tensor:
         return torch.nn.functional.normalize(model.encode_text(tokenizer(batch)).float(), dim=-1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(prefix=prefixes, suffixes=st.lists(texts, min_size=1, max_size=6))
 def test_continuations_equal_the_plain_path(prefix: str, suffixes: list[str]) -> None:
     import open_clip
@@ -105,7 +105,7 @@ def test_continuations_tokenise_as_the_whole_text(end: str) -> None:
     st.lists(st.sampled_from([*AWKWARD, "a" * 300, "two words", "3D", "'s", "  "]), max_size=6),
     st.sampled_from(["", " ", ", "]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_tokens_are_counted_as_they_are_made(parts: list[str], between: str) -> None:
     tokens = Tokens(TOKENIZER, 49407, 77, splits_at_spaces=True)
     text = between.join(parts)
@@ -328,7 +328,7 @@ rows_of_tokens = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rows=rows_of_tokens, limit=st.integers(1, 80), block=st.integers(1, 30))
 def test_a_token_tree_spells_out_its_rows(rows: list[tuple[int, ...]], limit: int, block: int) -> None:
     ordered = sorted(rows)

@@ -209,7 +209,7 @@ def chains_of_pictures(draw):
     return draw(st.lists(one, min_size=1, max_size=6))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(starts=chains_of_pictures(), min_count=st.integers(0, 4), max_count=st.integers(0, 9))
 def test_chains_in_step_grow_as_each_would_alone(starts, min_count: int, max_count: int) -> None:
     def chain(seed: int, caption: str, labels: list[str], least: bool) -> Chain:

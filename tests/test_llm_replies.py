@@ -336,7 +336,7 @@ def schemas() -> st.SearchStrategy[dict]:
     )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(schemas(), json_values)
 def test_a_schema_means_what_json_schema_means(schema: dict, value: object) -> None:
     is_valid = jsonschema.Draft202012Validator(schema).is_valid(value)

@@ -531,7 +531,7 @@ TEXT = st.text() | JSON.map(json.dumps) | st.lists(PIECES | st.text(max_size=5))
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.dictionaries(
         st.sampled_from(KEYS), TEXT | ANY_TEXT | st.binary() | st.just("NovelAI") | st.just("a1111")
@@ -567,7 +567,7 @@ PROMPT = (
 VALUES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1).map(str.strip).filter(bool)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     PROMPT,
     PROMPT | st.just(""),

@@ -56,7 +56,7 @@ def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("sidecars")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(stranger=strangers)
 def test_any_json_a_stranger_puts_in_a_sidecar_survives(place: Path, stranger: object) -> None:
     for path in place.iterdir():

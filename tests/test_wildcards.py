@@ -92,7 +92,7 @@ def generated(out: Path, prompt: str, count: int = 1) -> list[set[str]]:
 
 
 @pytest.mark.parametrize("format", ["txt", "yaml", "json"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(HOSTILE, min_size=1, max_size=5))
 def test_every_line_is_literal_in_dynamicprompts(format, texts):
     with folder() as out:
@@ -103,7 +103,7 @@ def test_every_line_is_literal_in_dynamicprompts(format, texts):
             assert generated(out, f"a __promptglass/{name}__, b") == [{f"a {line}, b"}] * 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts=st.lists(HOSTILE, min_size=2, max_size=8))
 def test_a_file_of_many_lines_gives_each_of_them(texts):
     with folder() as out:
@@ -113,7 +113,7 @@ def test_a_file_of_many_lines_gives_each_of_them(texts):
             assert generated(out, "__promptglass/best__", len(lines))[1] == lines
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(texts=st.lists(HOSTILE, min_size=1, max_size=5))
 def test_every_line_is_literal_in_impact_pack(texts):
     with folder() as as_yaml, folder() as as_txt:
@@ -139,7 +139,7 @@ def test_other_than_ascii_is_right_in_impact_pack_as_yaml_only(tmp_path):
     assert file.read_bytes().isascii()
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(HOSTILE, st.booleans())
 @example("a <$\u0338 b", False)  # what one replacement leaves is what another looks for
 def test_a_line_is_literal_once_and_for_all(text, keep_networks):
@@ -191,7 +191,7 @@ def test_networks_stay_when_asked():
     assert literal_line("a <lora:x:0.8>", keep_networks=True) == "a <lora:x:0.8>"
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.lists(st.sampled_from(["<", ">", "lora", ":", "x", "_", "$", "%", " ", ",", "1::"]), max_size=14).map(
         "".join
@@ -260,7 +260,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(JSON, JSON)
 def test_what_is_malformed_is_passed_by(content, analysis):
     lines = collect([("", content), ("", {"analysis": analysis}), ("", sidecar("a cat"))])
@@ -368,7 +368,7 @@ OURS = [f"line {i}" for i in range(6)]
 THEIRS = ["# a comment", "", "mine 1", "mine 2", "LINE 3", "line 4", "mine 1"]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_merging_keeps_and_never_reorders_the_users_lines(data):
     draw = data.draw

@@ -1,0 +1,185 @@
+"""JointEncoder over the CLIP and CLIP_VISION objects of a ComfyUI graph, used where the host has them.
+
+Nothing of ComfyUI is imported: the objects are given, and so is the function that makes the host bring their
+weights to where they compute. The text tower runs over the host's own modules, so its casts, offloading,
+quantised layers and LoRA patches hold; see `text_tower.py` for how.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..errors import ModelError
+from .memory import BatchLimit
+from .text_tower import NODES_PER_PASS, Layer, TextTower
+from .tokens import Tokens
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# The names under which ComfyUI keeps CLIP's text towers; T5 and language models beside them are none.
+TOWERS = ("clip_l", "clip_h", "clip_g")
+
+Ready = Callable[[], torch.device]  # brings the text tower's weights to the device; may raise to interrupt
+
+
+def text_towers(clip: Any) -> dict[str, Any]:
+    """CLIP's text towers in a graph's CLIP, by the host's name for them."""
+    found = {name: getattr(clip.cond_stage_model, name, None) for name in TOWERS}
+    return {
+        name: tower
+        for name, tower in found.items()
+        if hasattr(getattr(getattr(tower, "transformer", None), "text_model", None), "final_layer_norm")
+    }
+
+
+def projection_fault(weight: torch.Tensor) -> str:
+    """Why a projection [d, width] cannot be a trained one; empty if it can.
+
+    Most files hold none, and the host then leaves the layer as the memory was.
+    """
+    weight = weight.detach().float().cpu()
+    if not weight.isfinite().all():
+        return "it holds no numbers"
+    if weight.shape[0] == weight.shape[1] and torch.equal(weight, torch.eye(len(weight))):
+        return "it changes nothing"
+    rows, columns = weight.norm(dim=1), weight.norm(dim=0)
+    is_sane = min(rows.min(), columns.min()) > 1e-3 and rows.max() < 1e3
+    return "" if is_sane else "it has empty rows or absurd values"
+
+
+class GraphEncoder:
+    """A JointEncoder. projection [d, width], as a Linear keeps it: where None, the tower's own is used.
+
+    Raises ModelError where tower and picture side do not belong together, or there is no usable projection.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        clip: Any,
+        tower: str,
+        clip_vision: Any,
+        ready: Ready,
+        projection: torch.Tensor | None,
+    ) -> None:
+        self.name = name
+        self._vision = clip_vision
+        self._ready = ready
+        self._model = text_towers(clip)[tower].transformer
+        own = self._model.text_projection
+        if projection is None and (fault := projection_fault(own.weight)):
+            raise ModelError(f"{name}: this CLIP has no usable projection: {fault}")
+        self._projection = projection
+        self._tokens = _tokens(getattr(clip.tokenizer, tower), self._model)
+        self._tower = self._text_tower()
+
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        return self.encode_continuations("", texts)
+
+    def encode_continuations(self, prefix: str, suffixes: Sequence[str]) -> torch.Tensor:
+        """Features [n, d] of prefix + each suffix."""
+        if not suffixes:
+            return torch.empty(0, 0)
+        features = self._tower.features(self._tokens.continuations(prefix, suffixes), self._ready())
+        return _normalised(features)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Features [n, d] of pictures of any size."""
+        arrays = (np.asarray(image.convert("RGB"), dtype=np.float32) / 255 for image in images)
+        found = [self.encode_tensor(torch.from_numpy(array)[None]) for array in arrays]
+        return torch.cat(found) if found else torch.empty(0, 0)
+
+    def encode_tensor(self, image: torch.Tensor) -> torch.Tensor:
+        """Features [n, d] of the host's IMAGE [n, h, w, 3 or more], 0 to 1."""
+        with torch.no_grad():  # the host's worker has its own, others have none
+            return _normalised(self._vision.encode_image(image[..., :3])["image_embeds"])
+
+    def fills_context(self, text: str) -> bool:
+        return self._tokens.count(text) >= self._tokens.context_length
+
+    def fingerprint(self) -> str:
+        """A name for these text weights and this projection."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self._model.named_parameters()):
+            if not name.startswith("text_projection"):
+                _add(digest, name, weight)
+        own = self._model.text_projection.weight
+        _add(digest, "projection", own if self._projection is None else self._projection)
+        return digest.hexdigest()
+
+    def plain(self, texts: Sequence[str]) -> torch.Tensor:
+        """Features [n, d] as the host itself computes them, 77 positions for each text: to check ours."""
+        ids = self._tokens.padded(list(texts)).to(self._ready())
+        with torch.no_grad():
+            return _normalised(self._project(self._model(ids, dtype=torch.float32)[3]))
+
+    def _project(self, pooled: torch.Tensor) -> torch.Tensor:
+        if self._projection is None:
+            return self._model.text_projection(pooled)
+        return pooled.float() @ self._projection.to(pooled.device, torch.float32).T
+
+    def _text_tower(self) -> TextTower:
+        text = self._model.text_model
+        tables = text.embeddings
+
+        def embed(ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+            # As the host: in single precision, whatever the weights are kept in.
+            embedded = tables.token_embedding(ids, out_dtype=torch.float32)
+            return embedded + tables.position_embedding(positions, out_dtype=torch.float32)
+
+        return TextTower(
+            embed=embed,
+            layers=[_layer(block) for block in text.encoder.layers],
+            project=lambda x: self._project(text.final_layer_norm(x)),
+            heads=text.encoder.layers[0].self_attn.heads,
+            limit=BatchLimit(NODES_PER_PASS, "text tokens"),
+        )
+
+
+def _layer(block: Any) -> Layer:
+    attention = block.self_attn
+    return Layer(
+        norm_1=block.layer_norm1,
+        query=attention.q_proj,
+        key_value=lambda h: (attention.k_proj(h), attention.v_proj(h)),
+        out=attention.out_proj,
+        norm_2=block.layer_norm2,
+        mlp=block.mlp,
+    )
+
+
+def _tokens(host_tokenizer: Any, model: Any) -> Tokens:
+    """Literal texts: the host's own way reads (weights:1.2) and embedding:names, and cuts into chunks."""
+    tokenizer = host_tokenizer.tokenizer
+    end = host_tokenizer.end_token
+    length = model.text_model.embeddings.position_embedding.weight.shape[0]
+
+    def tokenize(texts: list[str]) -> torch.Tensor:
+        rows = tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+        return torch.tensor([[*row, *[end] * (length - len(row))] for row in rows])
+
+    return Tokens(
+        tokenize, end, length, splits_at_spaces=type(tokenizer).__name__.startswith("CLIPTokenizer")
+    )
+
+
+def _add(digest: Any, name: str, weight: torch.Tensor) -> None:
+    """About 1,024 values spread over a tensor; an odd step does not fall into the same few columns."""
+    flat = weight.detach().flatten()
+    sample = flat[:: flat.numel() // 1024 | 1].to("cpu", torch.float16)
+    digest.update(f"{name}{tuple(weight.shape)}".encode())
+    digest.update(sample.numpy().tobytes())
+
+
+def _normalised(features: torch.Tensor) -> torch.Tensor:
+    features = F.normalize(features.float(), dim=-1)
+    if not features.isfinite().all():
+        raise ModelError("the graph's CLIP gave no numbers (half precision that overflowed?)")
+    return features
