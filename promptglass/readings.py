@@ -143,9 +143,10 @@ def _places(said: list[str], seen: list[str]) -> list[_Place]:
     def touched(start: int, end: int) -> range:
         return range(bisect(ends, start), bisect(ends, end - 1) + 1)
 
-    def fit(span: tuple[int, int]) -> tuple[bool, int, int]:
-        around = sum(len(lines[number].key) for number in touched(*span))
-        return not taken.isdisjoint(range(*span)), around, span[0]
+    def fit(span: tuple[int, int]) -> tuple[bool, int, int, int]:
+        numbers = touched(*span)
+        around = sum(len(lines[number].key) for number in numbers)
+        return not taken.isdisjoint(range(*span)), around, len(numbers), span[0]
 
     letters = [_Letters(line) for line in seen]
     places = [_Place([], is_said=False)] * len(seen)
