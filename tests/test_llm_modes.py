@@ -27,6 +27,7 @@ from promptglass.errors import EndpointRefused, EndpointUnreachable, ModelError
 from promptglass.llm import Endpoint
 from promptglass.llm.analyzer import LlmAnalyzer, endpoint_of, prompt_id
 from promptglass.llm.profiles import Profile
+from promptglass.ocr import Line
 from promptglass.prompts import load_prompts
 from promptglass.sidecar import path_of
 
@@ -257,20 +258,19 @@ def test_without_clip_it_is_said(server, tmp_path, capsys) -> None:
 
 
 def test_ocr_and_model_are_read_together(server, tmp_path, monkeypatch) -> None:
-    ocr = pytest.importorskip("promptglass.ocr")
 
     class Reader:
         name = "reader 1"
 
         def read(self, image):
-            return [ocr.Line("0PEN", 0.9, (0, 0, 9, 9)), ocr.Line("CLOSED ON MONDAY", 0.9, (0, 9, 9, 9))]
+            return [Line("0PEN", 0.9, (0, 0, 9, 9)), Line("CLOSED ON MONDAY", 0.9, (0, 9, 9, 9))]
 
     monkeypatch.setattr(LlmAnalyzer, "_ocr_name", "reader 1")
     monkeypatch.setattr(LlmAnalyzer, "_reader", Reader())
     asks = analyzer(server, "llm/text")
     answer = outcomes(asks, SAMPLES / "cat.jpg")[0, "llm/text"]
     assert isinstance(answer, Answer)
-    assert sorted(answer.text.split("\n")) == ["24 hours", "CLOSED ON MONDAY", "OPEN"]
+    assert answer.text.split("\n") == ["OPEN", "CLOSED ON MONDAY", "24 hours"]
     assert {line["text"]: tuple(line["by"]) for line in answer.details["lines"]} == {
         "OPEN": ("llm", "ocr"),
         "24 hours": ("llm",),
@@ -624,10 +624,6 @@ def test_ctrl_c_does_not_wait_for_a_server_that_hangs(protocol, server, folder, 
         took_s = time.monotonic() - started
     assert process.returncode == 130
     assert took_s < 1.5
-    was_unloaded = [
-        asked.path == "/models/unload" or "keep_alive" in (asked.body or {}) for asked in server.asked
-    ]
-    assert any(was_unloaded) or protocol == "openai"  # as far as there was time
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -116,14 +116,15 @@ def _transformers_tower(model: Any) -> TextTower | None:
 
     return TextTower(
         embed=embed,
-        layers=[_transformers_layer(block) for block in blocks],
+        layers=[transformers_layer(block) for block in blocks],
         project=lambda x: projection(text.final_layer_norm(x)),
         heads=model.config.text_config.num_attention_heads,
         limit=BatchLimit(NODES_PER_PASS, "text tokens"),
     )
 
 
-def _transformers_layer(block: Any) -> Layer:
+def transformers_layer(block: Any) -> Layer:
+    """A layer of transformers' CLIP; ComfyUI's is built alike."""
     attention = block.self_attn
     return Layer(
         norm_1=block.layer_norm1,

@@ -149,7 +149,7 @@ class _Texts:
             features = self._tower.features(self._tokens.continuations(prefix, suffixes), self._device)
         else:
             features = _features([prefix + suffix for suffix in suffixes], self._limit, self._encode_padded)
-        return _normalised(features)
+        return normalised(features)
 
     def _encode_padded(self, texts: Sequence[str]) -> torch.Tensor:
         return self._plain(self._tokens.padded(list(texts)).to(self._device))
@@ -168,11 +168,7 @@ class _Texts:
         for name, weight in sorted(self._model.named_parameters()):
             if name.startswith(self._image_side) or "logit_" in name:
                 continue
-            flat = weight.detach().flatten()
-            # An odd step does not fall into the same few columns of a matrix.
-            sample = flat[:: flat.numel() // 1024 | 1].to("cpu", torch.float16)
-            digest.update(f"{name}{tuple(weight.shape)}".encode())
-            digest.update(sample.numpy().tobytes())
+            digest.update(sampled(name, weight))
         for name, module in self._model.named_modules():
             if not name.startswith(self._image_side):
                 digest.update(f"{type(module).__name__} {getattr(module, 'num_heads', '')}".encode())
@@ -197,7 +193,7 @@ class _Pictures:
             weight = self._first.weight
             return self._encode(self._preprocess(batch).to(weight.device, weight.dtype))
 
-        return _normalised(_features(images, self._limit, encode))
+        return normalised(_features(images, self._limit, encode))
 
 
 def _stacked(
@@ -210,7 +206,15 @@ def _stacked(
         return torch.stack([*threads.map(preprocess, images)])
 
 
-def _normalised(features: torch.Tensor) -> torch.Tensor:
+def sampled(name: str, weight: torch.Tensor) -> bytes:
+    """A tensor for a fingerprint: its name, its shape, and about 1,024 values spread over it."""
+    flat = weight.detach().flatten()
+    # An odd step does not fall into the same few columns of a matrix.
+    sample = flat[:: flat.numel() // 1024 | 1].to("cpu", torch.float16)
+    return f"{name}{tuple(weight.shape)}".encode() + sample.numpy().tobytes()
+
+
+def normalised(features: torch.Tensor) -> torch.Tensor:
     features = F.normalize(features.float(), dim=-1)
     if not features.isfinite().all():
         raise ModelError("the model gave no numbers (half precision that overflowed?): use --dtype fp32")

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..errors import ModelError
+from .adapters import transformers_layer
+from .encoder import normalised, sampled
 from .memory import BatchLimit
-from .text_tower import NODES_PER_PASS, Layer, TextTower
+from .text_tower import NODES_PER_PASS, TextTower
 from .tokens import Tokens
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class GraphEncoder:
         if not suffixes:
             return torch.empty(0, 0)
         features = self._tower.features(self._tokens.continuations(prefix, suffixes), self._ready())
-        return _normalised(features)
+        return normalised(features)
 
     def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Features [n, d] of pictures of any size."""
@@ -99,7 +100,7 @@ class GraphEncoder:
     def encode_tensor(self, image: torch.Tensor) -> torch.Tensor:
         """Features [n, d] of the host's IMAGE [n, h, w, 3 or more], 0 to 1."""
         with torch.no_grad():  # the host's worker has its own, others have none
-            return _normalised(self._vision.encode_image(image[..., :3])["image_embeds"])
+            return normalised(self._vision.encode_image(image[..., :3])["image_embeds"])
 
     def fills_context(self, text: str) -> bool:
         return self._tokens.count(text) >= self._tokens.context_length
@@ -109,16 +110,16 @@ class GraphEncoder:
         digest = hashlib.sha256()
         for name, weight in sorted(self._model.named_parameters()):
             if not name.startswith("text_projection"):
-                _add(digest, name, weight)
+                digest.update(sampled(name, weight))
         own = self._model.text_projection.weight
-        _add(digest, "projection", own if self._projection is None else self._projection)
+        digest.update(sampled("projection", own if self._projection is None else self._projection))
         return digest.hexdigest()
 
     def plain(self, texts: Sequence[str]) -> torch.Tensor:
         """Features [n, d] as the host itself computes them, 77 positions for each text: to check ours."""
         ids = self._tokens.padded(list(texts)).to(self._ready())
         with torch.no_grad():
-            return _normalised(self._project(self._model(ids, dtype=torch.float32)[3]))
+            return normalised(self._project(self._model(ids, dtype=torch.float32)[3]))
 
     def _project(self, pooled: torch.Tensor) -> torch.Tensor:
         if self._projection is None:
@@ -136,23 +137,11 @@ class GraphEncoder:
 
         return TextTower(
             embed=embed,
-            layers=[_layer(block) for block in text.encoder.layers],
+            layers=[transformers_layer(block) for block in text.encoder.layers],
             project=lambda x: self._project(text.final_layer_norm(x)),
             heads=text.encoder.layers[0].self_attn.heads,
             limit=BatchLimit(NODES_PER_PASS, "text tokens"),
         )
-
-
-def _layer(block: Any) -> Layer:
-    attention = block.self_attn
-    return Layer(
-        norm_1=block.layer_norm1,
-        query=attention.q_proj,
-        key_value=lambda h: (attention.k_proj(h), attention.v_proj(h)),
-        out=attention.out_proj,
-        norm_2=block.layer_norm2,
-        mlp=block.mlp,
-    )
 
 
 def _tokens(host_tokenizer: Any, model: Any) -> Tokens:
@@ -168,18 +157,3 @@ def _tokens(host_tokenizer: Any, model: Any) -> Tokens:
     return Tokens(
         tokenize, end, length, splits_at_spaces=type(tokenizer).__name__.startswith("CLIPTokenizer")
     )
-
-
-def _add(digest: Any, name: str, weight: torch.Tensor) -> None:
-    """About 1,024 values spread over a tensor; an odd step does not fall into the same few columns."""
-    flat = weight.detach().flatten()
-    sample = flat[:: flat.numel() // 1024 | 1].to("cpu", torch.float16)
-    digest.update(f"{name}{tuple(weight.shape)}".encode())
-    digest.update(sample.numpy().tobytes())
-
-
-def _normalised(features: torch.Tensor) -> torch.Tensor:
-    features = F.normalize(features.float(), dim=-1)
-    if not features.isfinite().all():
-        raise ModelError("the graph's CLIP gave no numbers (half precision that overflowed?)")
-    return features
