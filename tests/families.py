@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import tiny_open_clip, tiny_preprocess
 
 from promptglass import OpenClipEncoder, TransformersEncoder
-
-from .conftest import tiny_open_clip, tiny_preprocess
 
 FAMILIES = (
     "open_clip",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from conftest import noise
 from PIL import Image
 
 from promptglass import atomic, pipeline
@@ -28,8 +29,6 @@ from promptglass.images import Picture
 from promptglass.journal import NAME as JOURNAL
 from promptglass.sidecar import Privacy, path_of
 from promptglass.training import CaptionFiles
-
-from .conftest import noise
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "sidecar.schema.json").read_text("utf-8"))
 

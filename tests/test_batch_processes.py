@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import noise
+from test_batch import leftovers, run
 
 from promptglass.analyzers import PaletteAnalyzer
 from promptglass.batch import Batch
-
-from .conftest import noise
-from .test_batch import leftovers, run
 
 ROUNDS = 50
 

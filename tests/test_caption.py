@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import noise
 
 from promptglass.caption import TransformersCaptioner, load_captioner
 from promptglass.errors import ModelError
-
-from .conftest import noise
 
 WORDS = [
     "[PAD]",

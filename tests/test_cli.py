@@ -10,15 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from families import write_transformers_model
+from test_caption import write_captioner
 
 from promptglass.analyzers import MODES, Answer
 from promptglass.cli import main
 from promptglass.errors import InputError
 from promptglass.images import open_picture
 from promptglass.terminal import TerminalProgress, table
-
-from .families import write_transformers_model
-from .test_caption import write_captioner
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 CAT, WITH_PROMPT = str(SAMPLES / "cat.jpg"), str(SAMPLES / "with-prompt.png")

@@ -12,16 +12,15 @@ import jsonschema
 import pytest
 from dynamicprompts.generators import CombinatorialPromptGenerator
 from dynamicprompts.wildcards import WildcardManager
+from families import write_transformers_model
+from test_batch import SCHEMA
+from test_caption import write_captioner
 
 from promptglass.analyzers import MODES
 from promptglass.cli import main
 from promptglass.journal import NAME as JOURNAL
 from promptglass.sidecar import path_of
 from promptglass.terminal import BatchProgress
-
-from .families import write_transformers_model
-from .test_batch import SCHEMA
-from .test_caption import write_captioner
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 

@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
+from fakes.llama_server import MISSING, MODEL, LlamaServer, llama_server
+from fakes.llm_server import FakeServer, as_json, broken, silence
+from fakes.ollama_shim import OllamaShim
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,10 +30,6 @@ from promptglass.llm import endpoint as llm_endpoint
 from promptglass.llm import profiles as llm_profiles
 from promptglass.llm.profiles import Profile, profiles
 from promptglass.prompts import Example, Prompt, built_in_prompts, load_prompts
-
-from .fakes.llama_server import MISSING, MODEL, LlamaServer, llama_server
-from .fakes.llm_server import FakeServer, as_json, broken, silence
-from .fakes.ollama_shim import OllamaShim
 
 KEY = "sk-very-secret/9+x"
 

@@ -6,6 +6,8 @@ from unittest import mock
 
 import pytest
 import torch
+from conftest import noise, tiny_encoder, tiny_open_clip, tiny_preprocess
+from families import FAMILIES, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +17,6 @@ from promptglass.clip.memory import is_out_of_memory
 from promptglass.clip.text_tower import TokenTree
 from promptglass.clip.tokens import Tokens
 from promptglass.errors import ModelError
-
-from .conftest import noise, tiny_encoder, tiny_open_clip, tiny_preprocess
-from .families import FAMILIES, build
 
 AWKWARD = [
     "",
@@ -187,8 +186,7 @@ def test_a_tower_built_otherwise_takes_the_plain_path() -> None:
 def test_a_transformers_tokenizer_inside_open_clip_knows_its_end(tmp_path) -> None:
     """As SigLIP's and XLM-R's: the end token is not the highest id, and says how long a text is."""
     import open_clip
-
-    from .families import write_clip_tokenizer
+    from families import write_clip_tokenizer
 
     write_clip_tokenizer(tmp_path)
     tokenizer = open_clip.tokenizer.HFTokenizer(str(tmp_path))

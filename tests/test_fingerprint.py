@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
+from conftest import noise
 from PIL import Image, PngImagePlugin
 
 from promptglass.fingerprint import file_sha256, pixels_sha256
-
-from .conftest import noise
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import noise
 
 from promptglass.clip.graph_encoder import GraphEncoder, projection_fault, text_towers
 from promptglass.errors import ModelError
-
-from .conftest import noise
 
 HOST = os.environ.get("COMFYUI", "")
 needs_host = pytest.mark.skipif(

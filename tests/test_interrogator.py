@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 import torch
+from conftest import noise, tiny_encoder, tiny_open_clip, tiny_preprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,8 +21,6 @@ from promptglass import Interrogator, OpenClipEncoder, Vocabulary
 from promptglass.clip.chain import Chain, grow
 from promptglass.errors import CaptionerMissing, InputError, ModelError
 from promptglass.progress import silent
-
-from .conftest import noise, tiny_encoder, tiny_open_clip, tiny_preprocess
 
 FLAVORS = [
     f"{a} {b}"
@@ -431,7 +430,9 @@ def test_unknown_pool(interrogator: Interrogator) -> None:
 
 
 HASHED = """
-from tests.test_interrogator import *
+import sys
+sys.path.insert(0, "tests")
+from test_interrogator import *
 encoder = tiny_encoder(1)
 tables = {**TABLES, "flavors": ALIKE}
 interrogator = Interrogator(encoder, Vocabulary(tables, encoder), pool="reference")

@@ -10,6 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from conftest import noise
+from fakes import llm_server as fake
+from fakes.llm_server import Answer, FakeServer, as_json, broken, by_path, stream_of, streamed, whole
 
 from promptglass.errors import (
     EndpointError,
@@ -23,10 +26,6 @@ from promptglass.errors import (
 )
 from promptglass.llm import Endpoint, transport
 from promptglass.llm.profiles import Profile
-
-from .conftest import noise
-from .fakes import llm_server as fake
-from .fakes.llm_server import Answer, FakeServer, as_json, broken, by_path, stream_of, streamed, whole
 
 PROTOCOLS = ("openai", "anthropic", "ollama")
 HI = [{"role": "user", "content": "Hi"}]

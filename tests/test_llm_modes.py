@@ -19,6 +19,10 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from conftest import noise
+from fakes.llm_server import MODELS, FakeServer, as_json, broken, by_path, drop, silence, streamed, whole
+from test_batch import SCHEMA, leftovers
+from test_cli_folders import models as models  # a fixture
 
 from promptglass import open_picture
 from promptglass.analyzers import Answer, Failure
@@ -30,11 +34,6 @@ from promptglass.llm.profiles import Profile
 from promptglass.ocr import Line
 from promptglass.prompts import load_prompts
 from promptglass.sidecar import path_of
-
-from .conftest import noise
-from .fakes.llm_server import MODELS, FakeServer, as_json, broken, by_path, drop, silence, streamed, whole
-from .test_batch import SCHEMA, leftovers
-from .test_cli_folders import models as models  # a fixture
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 ANSWERS = {

@@ -15,17 +15,16 @@ from typing import Any
 import jsonschema
 import pytest
 import requests
+from conftest import noise
+from fakes.llama_server import MISSING, MODEL, LlamaServer, llama_server
+from fakes.ollama_shim import OllamaShim
+from test_batch import SCHEMA as SIDECAR_SCHEMA
+from test_cli_folders import models as models  # a fixture
 
 from promptglass.cli import main
 from promptglass.errors import EndpointError, EndpointRefused, EndpointUnreachable, ReplyError, Stopped
 from promptglass.llm import Endpoint
 from promptglass.llm.profiles import Profile, changed
-
-from .conftest import noise
-from .fakes.llama_server import MISSING, MODEL, LlamaServer, llama_server
-from .fakes.ollama_shim import OllamaShim
-from .test_batch import SCHEMA as SIDECAR_SCHEMA
-from .test_cli_folders import models as models  # a fixture
 
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)}: see tests/fakes/llama_server.py"),
@@ -209,7 +208,7 @@ def test_pictures_arrive(protocol: str, eyes: LlamaServer) -> None:
 def eyes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
     """A server that takes pictures, though with eyes of random weights it sees nothing."""
     pytest.importorskip("gguf", reason="gguf is not installed")
-    from .fakes.random_eyes import write_eyes
+    from fakes.random_eyes import write_eyes
 
     path = tmp_path_factory.mktemp("eyes") / "eyes.gguf"
     write_eyes(path, width=576)

@@ -11,15 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from conftest import noise
+from fakes.llm_server import MODELS, FakeServer, as_json, by_path, lines_of, streamed, whole, whole_body
 from PIL import Image
 
 from promptglass.llm import Endpoint, anthropic, ollama, openai
 from promptglass.llm.pictures import jpeg
 from promptglass.llm.profiles import Profile
 from promptglass.llm.wire import Piece, Question, ServerError, Turn, joined, lines
-
-from .conftest import noise
-from .fakes.llm_server import MODELS, FakeServer, as_json, by_path, lines_of, streamed, whole, whole_body
 
 WIRES: dict[str, Any] = {"openai": openai, "anthropic": anthropic, "ollama": ollama}
 SCHEMA = {

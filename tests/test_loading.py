@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import noise
+from families import write_transformers_model
+from test_encoder import computes
 
 from promptglass import OpenClipEncoder, load_encoder
 from promptglass.errors import InputError, ModelError, WeightsMissing
-
-from .conftest import noise
-from .families import write_transformers_model
-from .test_encoder import computes
 
 TINY = {
     "embed_dim": 48,
@@ -84,7 +83,7 @@ def test_weights_by_open_clip_name(tiny_arch: str, tmp_path: Path, monkeypatch) 
 @pytest.mark.filterwarnings("ignore")
 def test_openais_own_archive_needs_no_architecture(tmp_path: Path) -> None:
     """As in ~/.cache/clip: TorchScript, QuickGELU, heads of 64."""
-    from .families import openai_clip
+    from families import openai_clip
 
     model, tokenize = openai_clip(heads=1)
     with torch.no_grad():

@@ -10,11 +10,10 @@ import pytest
 clip_interrogator = pytest.importorskip("clip_interrogator")
 
 import open_clip  # noqa: E402
+from conftest import noise, tiny_open_clip, tiny_preprocess  # noqa: E402
 
 from promptglass import Interrogator, OpenClipEncoder, Vocabulary  # noqa: E402
 from promptglass.clip.tables import default_tables  # noqa: E402
-
-from .conftest import noise, tiny_open_clip, tiny_preprocess  # noqa: E402
 
 CAPTIONS = [
     "a painting of a cat sitting on a chair",

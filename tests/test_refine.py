@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from conftest import noise
 
 from promptglass.errors import EndpointError, EndpointUnreachable, InputError, ReplyError
 from promptglass.llm import Reply
@@ -22,8 +23,6 @@ from promptglass.refine import (
     notes_of,
     refine,
 )
-
-from .conftest import noise
 
 PROMPTS = load_prompts()
 NOTES = Notes(

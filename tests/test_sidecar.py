@@ -12,13 +12,12 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_batch import SCHEMA
 
 from promptglass import encryption
 from promptglass.analyzers import Answer, Recipe
 from promptglass.errors import DependencyMissing, EncryptionKeyError, SidecarError
 from promptglass.sidecar import FileFacts, Privacy, describes, entry_of, path_of, read, rewrite, update
-
-from .test_batch import SCHEMA
 
 FACTS = FileFacts("a" * 64, "b" * 64, 1234, 1_700_000_000_123_456_789, None, 40, 30, "PNG")
 RECIPE = Recipe("ViT-L-14/openai", {"max_flavors": 3})

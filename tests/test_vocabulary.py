@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import noise, tiny_encoder
 
 from promptglass import Vocabulary, default_tables, without_artists
 from promptglass.clip.tables import read_labels, vocabulary_id
 from promptglass.errors import InputError
-
-from .conftest import noise, tiny_encoder
 
 LABELS = [f"label number {i}" for i in range(300)]
 
@@ -111,7 +110,8 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch) -> None:
 
 KILLED = """
 import sys
-from tests.test_vocabulary import Counting, LABELS, Vocabulary, scores
+sys.path.insert(0, "tests")
+from test_vocabulary import Counting, LABELS, Vocabulary, scores
 import promptglass.clip.embeddings as embeddings, time
 embeddings._LABELS_PER_STEP = 10
 encoder = Counting()
@@ -202,7 +202,7 @@ def test_its_real_cache_has_that_format(tmp_path: Path) -> None:
     ci = pytest.importorskip("clip_interrogator")
     import types
 
-    from .conftest import tiny_open_clip
+    from conftest import tiny_open_clip
 
     open_clip = pytest.importorskip("open_clip")
     config = types.SimpleNamespace(

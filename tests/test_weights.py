@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes.hub import FakeHub
 
 from promptglass import hub as hub_module
 from promptglass import weights
 from promptglass.errors import WeightsMissing
-from tests.fakes.hub import FakeHub
 
 ROOT = Path(__file__).parent.parent
 TAGGER = "SmilingWolf/wd-vit-tagger-v3"

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.impact_wildcards import ImpactWildcards
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from promptglass.errors import DependencyMissing, InputError
 from promptglass.literal import literal_line
 from promptglass.wildcards import Outcome, collect, write_wildcards
-
-from .fakes.impact_wildcards import ImpactWildcards
 
 dynamicprompts = pytest.importorskip("dynamicprompts")
 yaml = pytest.importorskip("yaml")
