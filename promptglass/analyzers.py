@@ -20,7 +20,7 @@ from .progress import Progress, silent
 
 if TYPE_CHECKING:
     from .caption import Captioner
-    from .clip.interrogator import Interrogator, Subject
+    from .clip.interrogator import Interrogation, Interrogator, Subject
     from .images import Picture
     from .ocr import Reader
     from .tagger import Tagger
@@ -223,6 +223,7 @@ class ClipAnalyzer(Analyzer):
     """The modes of clip-interrogator, by an encoder and, where no caption is given, a captioner.
 
     tables: None for clip-interrogator's lists. caption: used for every picture instead of a captioner's.
+    interrogator: one that a host has made, instead of what `model` and `tables` would.
     """
 
     modes: tuple[str, ...] = CLIP_MODES
@@ -236,8 +237,10 @@ class ClipAnalyzer(Analyzer):
         device: str = "auto",
         dtype: str = "auto",
         progress: Progress = silent,
+        interrogator: Interrogator | None = None,
     ) -> None:
-        self._model = model
+        self._given = interrogator
+        self._model = interrogator.encoder.name if interrogator else model
         self._captioner_name = captioner
         self._caption = caption
         self._tables = tables
@@ -247,7 +250,10 @@ class ClipAnalyzer(Analyzer):
         self._subjects: dict[int, Subject] = {}  # by id of the picture
 
     def obstacles(self, mode: str) -> list[str]:
-        found = [*_not_installed("CLIP", "torch", "open-clip", "transformers"), *_not_here(self._model)]
+        if self._given:
+            found = []
+        else:
+            found = [*_not_installed("CLIP", "torch", "open-clip", "transformers"), *_not_here(self._model)]
         if mode in FROM_A_CAPTION and not self.has_captions:
             found += [f"{obstacle}, or give --caption TEXT" for obstacle in _not_here(self._captioner_name)]
         return found
@@ -277,14 +283,7 @@ class ClipAnalyzer(Analyzer):
         looked_s = (time.perf_counter() - started) / len(pictures)
         for mode in modes:
             for place, found in enumerate(getattr(interrogator, mode)(subjects)):
-                details: dict[str, object] = {"tables": found.tables} if found.tables else {}
-                yield (
-                    place,
-                    Answer(
-                        mode, found.prompt, found.model, found.score, found.elapsed_s + looked_s,
-                        found.settings, details,
-                    ),
-                )  # fmt: skip
+                yield place, answer_of(found, looked_s)
             looked_s = 0.0
 
     def look(self, pictures: Sequence[Picture], with_captions: bool = False) -> list[Subject]:
@@ -315,10 +314,14 @@ class ClipAnalyzer(Analyzer):
     def _vocabulary_id(self) -> str:
         from .clip.tables import vocabulary_id
 
+        if self._given:
+            return self._given.vocabulary.id
         return vocabulary_id(self._chosen_tables)
 
     @cached_property
     def interrogator(self) -> Interrogator:
+        if self._given:
+            return self._given
         from .clip.interrogator import Interrogator
         from .clip.loading import load_encoder
         from .clip.vocabulary import Vocabulary
@@ -334,6 +337,13 @@ class ClipAnalyzer(Analyzer):
         from .caption import load_captioner
 
         return load_captioner(self._captioner_name, self._device, self._dtype)
+
+
+def answer_of(found: Interrogation, looked_s: float = 0.0) -> Answer:
+    """looked_s: what looking at the picture took besides."""
+    details: dict[str, object] = {"tables": found.tables} if found.tables else {}
+    elapsed_s = found.elapsed_s + looked_s
+    return Answer(found.mode, found.prompt, found.model, found.score, elapsed_s, found.settings, details)
 
 
 def _not_here(model: str) -> list[str]:

@@ -56,9 +56,21 @@ def holds(text: str, words: str) -> bool:
     return re.search(rf"(?<!\w){pattern}(?!\w)", text, re.IGNORECASE) is not None
 
 
-@functools.cache
+_of_host: list[Callable[[str], int]] = []
+
+
+def count_clip_tokens_by(counter: Callable[[str], int]) -> None:
+    """For a host that brings CLIP's tokenizer. counter: tokens of a text, with start and end."""
+    _of_host[:] = [counter]
+
+
 def clip_token_counter() -> Callable[[str], int] | None:
     """Counts the tokens of a text for SD's CLIP, with start and end; None where no tokenizer is installed."""
+    return _of_host[0] if _of_host else _of_open_clip()
+
+
+@functools.cache
+def _of_open_clip() -> Callable[[str], int] | None:
     if importlib.util.find_spec("open_clip") is None:
         log.warning("refined prompts may be too long, nobody counts tokens: pip install open_clip_torch")
         return None

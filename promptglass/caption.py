@@ -73,14 +73,15 @@ class TransformersCaptioner:
 
     def _write(self, images: Sequence[Image.Image]) -> list[str]:
         pixels = self._processor(images=list(images), return_tensors="pt")["pixel_values"]
-        tokens = self._model.generate(
-            pixel_values=pixels.to(self._device, self._dtype), max_new_tokens=_MAX_NEW_TOKENS
-        )
+        # Where the model is now: a host may have moved it.
+        pixels = pixels.to(self.module.device, self._dtype)
+        tokens = self.module.generate(pixel_values=pixels, max_new_tokens=_MAX_NEW_TOKENS)
         texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts]
 
     @cached_property
-    def _model(self) -> Any:
+    def module(self) -> Any:
+        """The model itself, loaded at first use."""
         import transformers
 
         # `torch_dtype` became `dtype` in transformers 4.56.

@@ -102,11 +102,21 @@ class Intake:
         if (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
             raise ImageError(claimed.path, "it changed while it was read. Run again.")
         pixels = pixels_sha256(file)
-        size, modified_ns, created_ns = status.st_size, status.st_mtime_ns, _created_ns(status)
         claimed.picture = picture
-        claimed.facts = FileFacts(
-            sha256, pixels, size, modified_ns, created_ns, *picture.size, picture.format
-        )
+        claimed.facts = _facts(picture, status, sha256, pixels)
+
+
+def facts_of(path: str) -> FileFacts:
+    """What a sidecar says about a picture's file. Raises ImageError, OSError."""
+    with open_file(path) as file:
+        status, sha256 = os.fstat(file.fileno()), file_sha256(file)
+        file.seek(0)
+        return _facts(read_picture(file, path), status, sha256, pixels_sha256(file))
+
+
+def _facts(picture: Picture, status: os.stat_result, sha256: str, pixels: str | None) -> FileFacts:
+    size, modified_ns, created_ns = status.st_size, status.st_mtime_ns, _created_ns(status)
+    return FileFacts(sha256, pixels, size, modified_ns, created_ns, *picture.size, picture.format)
 
 
 class Budget:

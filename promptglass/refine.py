@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .candidate import holds, put_right
 from .errors import EndpointError, InputError, ReplyError
-from .llm.queue import Ask, ask_all
+from .llm.queue import Ask, Listen, ask_all
 from .progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -95,17 +95,20 @@ def refine(
     count: int = COUNT,
     deep: bool = False,
     margin: float = MARGIN,
+    seed: int = 0,
     progress: Progress = silent,
+    listen: Listen | None = None,
 ) -> Refinement:
     """A prompt for one picture.
 
     scores: how CLIP judges; without, the first candidate that can be used is taken. image: shown to a model
     that sees. keep: words that must not be lost, such as a trigger; artists of the notes are kept anyway.
+    seed: another one asks for other candidates. listen: see ask_all().
     deep: 0.7 and 300 tokens instead of the prompt's own temperature and length (0.5 and 150).
     Raises EndpointError where no candidate came, InputError where there is nothing to work on.
     """
-    asks = asks_for(prompt, notes, wishes, count, deep, image)
-    replies = dict(ask_all(endpoint, asks, f"{endpoint.name}: {prompt.id}", progress))
+    asks = asks_for(prompt, notes, wishes, count, deep, image, seed)
+    replies = dict(ask_all(endpoint, asks, f"{endpoint.name}: {prompt.id}", progress, listen))
     return judged(prompt, notes, asks, [replies[place] for place in range(count)], scores, keep, margin)
 
 
@@ -116,6 +119,7 @@ def asks_for(
     count: int = COUNT,
     deep: bool = False,
     image: Image.Image | None = None,
+    seed: int = 0,
 ) -> list[Ask]:
     """The questions that are asked: the same one, from the most faithful to the boldest."""
     if count < 1:
@@ -135,7 +139,7 @@ def asks_for(
     steps = [2 * place / (count - 1) - 1 for place in range(count)] if count > 1 else [0.0]
     temperatures = [round(min(max(around + _SPREAD * step, 0.0), 2.0), 2) for step in steps]
     return [
-        Ask(messages, images, temperature=temperature, max_tokens=max_tokens, seed=place + 1)
+        Ask(messages, images, temperature=temperature, max_tokens=max_tokens, seed=seed + place + 1)
         for place, temperature in enumerate(temperatures)
     ]
 

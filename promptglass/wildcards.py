@@ -75,12 +75,17 @@ def collect(
 
 
 def write_wildcards(
-    wildcards: dict[str, Lines], out: Path, source: str, format: str = "txt", weights: bool = False
+    wildcards: dict[str, Lines],
+    out: Path,
+    source: str,
+    format: str = "txt",
+    weights: bool = False,
+    adds: bool = False,
 ) -> list[Outcome]:
     """Merge what `collect` gave into the files below `out`.
 
     `source` says whose pictures these are: lines it gave before and gives no more are removed, unless another
-    source gives them too.
+    source gives them too. adds: nothing is removed; it gives these besides what it gave before.
     """
     if format not in FORMATS:
         raise InputError(f"no wildcard format is called {format}: choose from {', '.join(FORMATS)}")
@@ -93,7 +98,7 @@ def write_wildcards(
         (out / HOME).mkdir(parents=True, exist_ok=True)
         with locked(out / HOME / ".merge"):  # all of it: record and files belong together
             given = {file_name(name, format): lines for name, lines in wildcards.items()}
-            return _merge_and_write(given, out, source, weights)
+            return _merge_and_write(given, out, source, weights, adds)
     except (OSError, UnicodeEncodeError) as error:
         raise InputError(
             f"cannot write wildcards to {visible(str(out))}: {one_line(error)}. "
@@ -162,8 +167,14 @@ def _lines(texts: Lines, keep_networks: bool) -> Lines:
     return lines
 
 
-def _merge_and_write(given: dict[str, Lines], out: Path, source: str, weights: bool) -> list[Outcome]:
+def _merge_and_write(
+    given: dict[str, Lines], out: Path, source: str, weights: bool, adds: bool
+) -> list[Outcome]:
     record = _read_record(out / HOME / _RECORD)
+    if adds:
+        before_now = record.get(source, {})
+        names = dict.fromkeys([*before_now, *given])
+        given = {name: _sum((before_now.get(name, {}), given.get(name, {}))) for name in names}
     sources: dict[str, dict[str, Lines]] = {**record, source: {}}
     merges = []
     for name in dict.fromkeys([*given, *(name for files in record.values() for name in files)]):

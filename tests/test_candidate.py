@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promptglass import candidate
 from promptglass.candidate import clip_token_counter, holds, put_right
 
 
@@ -117,6 +118,12 @@ def test_it_is_as_long_as_clip_reads_counted_with_its_own_tokenizer() -> None:
     kept = right.count("phrase")
     more = ", ".join([*phrases[: kept + 1], "by Gustav Klimt"])
     assert clip_token_counter()(more) > 77
+
+
+def test_a_host_that_brings_the_tokenizer_counts_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidate, "_of_host", [])
+    candidate.count_clip_tokens_by(lambda text: 2 + 30 * len(text.split()))
+    assert put_right("one, two, three", clip_tokens=77) == ("one, two", "")
 
 
 words = st.text(st.sampled_from("abcdé (),.<>:_-\n🦊1"), max_size=12)

@@ -111,7 +111,7 @@ def test_a_caption_equals_clip_interrogators(tmp_path: Path) -> None:
     theirs.config = ci.Config()
     theirs.config.caption_model_name = "blip-base"
     theirs.device, theirs.dtype, theirs.caption_offloaded = "cpu", torch.float32, False
-    theirs.caption_model, theirs.caption_processor = ours._model, ours._processor
+    theirs.caption_model, theirs.caption_processor = ours.module, ours._processor
     for i in range(3):
         assert ours.caption([noise(i)]) == [" ".join(theirs.generate_caption(noise(i)).split())]
 
@@ -119,7 +119,7 @@ def test_a_caption_equals_clip_interrogators(tmp_path: Path) -> None:
 def test_nothing_is_loaded_before_the_first_caption(tmp_path: Path) -> None:
     write_captioner(tmp_path, "blip")
     captioner = load_captioner(str(tmp_path), device="cpu")
-    assert "_model" not in vars(captioner)
+    assert "module" not in vars(captioner)
 
 
 def test_another_kind_of_model_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from families import write_transformers_model
 from test_encoder import computes
 
 from promptglass import OpenClipEncoder, load_encoder
-from promptglass.errors import InputError, ModelError, WeightsMissing
+from promptglass.clip import loading
+from promptglass.errors import DependencyMissing, InputError, ModelError, WeightsMissing
 
 TINY = {
     "embed_dim": 48,
@@ -52,6 +53,16 @@ def same(one, other) -> bool:
     return torch.allclose(
         one.encode_images(images), other.encode_images(images), atol=1e-5
     ) and torch.allclose(one.encode_texts(texts), other.encode_texts(texts), atol=1e-5)
+
+
+def test_without_open_clip_transformers_models_load_and_others_say_so(tmp_path: Path, monkeypatch) -> None:
+    write_transformers_model(tmp_path / "model", "clip")
+    monkeypatch.setattr(loading, "_has_open_clip", lambda: False)
+    assert load_encoder(str(tmp_path / "model")).encode_texts(["a cat"]).shape[0] == 1
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "open_clip_model.safetensors").write_bytes(b"weights")
+    with pytest.raises(DependencyMissing, match="pip install open_clip_torch"):
+        load_encoder(str(tmp_path / "other"))
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "weights.pt", "with space and 🐈.safetensors"])

@@ -326,6 +326,27 @@ def test_a_progress_that_raises_stops_every_call_at_once() -> None:
     assert (model.stopped, model.at_once) == (2, 0)
 
 
+def test_who_listens_is_told_whose_words_they_are() -> None:
+    heard: dict[int, str] = {}
+
+    class Talking(Model):
+        def chat(self, *asked: Any, listen: Any, **how: Any) -> Reply:
+            reply = super().chat(*asked, **how)
+            listen(reply.text)
+            return reply
+
+    found = ask_all(
+        Talking("a cat", "a dog"), [Ask([], seed=1), Ask([], seed=2)], "asking", listen=heard.__setitem__
+    )
+    assert [reply.text for _, reply in sorted(found)] == ["a cat", "a dog"]
+    assert heard == {0: "a cat", 1: "a dog"}
+
+
+def test_another_seed_asks_for_other_candidates() -> None:
+    seeds = [[ask.seed for ask in asks_for(PROMPTS["refine"], NOTES, count=3, seed=seed)] for seed in (0, 40)]
+    assert seeds == [[1, 2, 3], [41, 42, 43]]
+
+
 def test_leaving_early_stops_the_rest() -> None:
     model = Slow(2)
     replies = ask_all(model, asks(0.01, 30, 30), "asking")

@@ -353,3 +353,20 @@ def test_order_of_labels_does_not_change_their_embeddings(encoder) -> None:
         zip(shuffled, Vocabulary({"flavors": shuffled}, encoder).scores(features)[0].tolist(), strict=True)
     )
     assert mixed == pytest.approx(straight, abs=1e-6)
+
+
+def test_a_list_of_the_moment_has_nothing_written_again(tmp_path: Path) -> None:
+    tables = {"flavors": LABELS, "negative": ["z"]}
+    counting = Counting()
+    lasting = Vocabulary(tables, counting, tmp_path)
+    scores(lasting, counting)
+    kept, embedded = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}, counting.texts
+    joined = lasting.joined(Vocabulary({"mine": ["x", "y"]}, counting))
+    assert joined.labels == [*LABELS, "x", "y", "z"] and joined.merged == slice(0, 302)
+    whole = Vocabulary({**tables, "mine": ["x", "y"]}, counting)
+    assert joined.id == whole.id
+    found = scores(joined, counting)
+    assert counting.texts == embedded + 2
+    assert same(found, scores(whole, counting))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == kept
+    assert lasting.labels == [*LABELS, "z"]

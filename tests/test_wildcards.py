@@ -87,6 +87,17 @@ def generated(out: Path, prompt: str, count: int = 1) -> list[set[str]]:
     ]
 
 
+def test_what_is_added_leaves_what_was_there(tmp_path):
+    for texts in (["a cat", "a dog"], ["a fox"]):
+        write_wildcards(collect([("", sidecar(*texts))]), tmp_path, "node", adds=True)
+    assert best_lines(tmp_path) == ["a cat", "a dog", "a fox"]
+    # A line that was deleted by hand stays deleted, and another wildcard is not touched.
+    (tmp_path / "promptglass" / "best.txt").write_text("a cat\na fox\n")
+    write_wildcards(collect([("", sidecar(fast="a hen"))]), tmp_path, "node", adds=True)
+    write_wildcards(collect([("", sidecar("a bee"))]), tmp_path, "node", adds=True)
+    assert best_lines(tmp_path) == ["a cat", "a fox", "a bee"]
+
+
 # Lines that every reader takes literally
 
 

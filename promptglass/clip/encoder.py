@@ -53,10 +53,11 @@ class JointEncoder(Protocol):
 
 
 class TorchEncoder:
-    """A JointEncoder made of a text side and an image side."""
+    """A JointEncoder made of a text side and an image side. `module`: the model, which a host may move."""
 
-    def __init__(self, name: str, texts: _Texts, pictures: _Pictures) -> None:
+    def __init__(self, name: str, module: nn.Module, texts: _Texts, pictures: _Pictures) -> None:
         self.name = name
+        self.module = module
         self._texts = texts
         self._pictures = pictures
 
@@ -95,6 +96,7 @@ class OpenClipEncoder(TorchEncoder):
         tokens = Tokens(tokenizer, _end_token(tokenizer, probe), probe.shape[1], _splits_at_spaces(tokenizer))
         super().__init__(
             name,
+            clip,
             _Texts(clip, clip.encode_text, tokens, image_side=("visual.",)),
             _Pictures(clip.visual, clip.encode_image, lambda images: _stacked(preprocess, images)),
         )
@@ -124,6 +126,7 @@ class TransformersEncoder(TorchEncoder):
         tokens = Tokens(tokenize, tokenizer.eos_token_id, context_length, _splits_at_spaces(tokenizer))
         super().__init__(
             name,
+            model,
             _Texts(model, encode_text, tokens, image_side=("vision_model.", "visual_projection.")),
             _Pictures(model.vision_model, encode_image, preprocess),
         )

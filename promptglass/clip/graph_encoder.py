@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 # The names under which ComfyUI keeps CLIP's text towers; T5 and language models beside them are none.
 TOWERS = ("clip_l", "clip_h", "clip_g")
 
-Ready = Callable[[], torch.device]  # brings the text tower's weights to the device; may raise to interrupt
+Ready = Callable[[], torch.device]  # brings the text tower's weights to the device
+Check = Callable[[], None]  # called before every pass of a model; raises to interrupt
 
 
 def text_towers(clip: Any) -> dict[str, Any]:
@@ -38,6 +39,50 @@ def text_towers(clip: Any) -> dict[str, Any]:
         for name, tower in found.items()
         if hasattr(getattr(getattr(tower, "transformer", None), "text_model", None), "final_layer_norm")
     }
+
+
+def is_patched(clip: Any) -> bool:
+    """Whether this CLIP computes with other weights than its file has: LoRAs, hooks, merges."""
+    kinds = ("patches", "object_patches", "weight_wrapper_patches", "hook_patches")
+    return any(getattr(clip.patcher, kind, None) for kind in kinds)
+
+
+def width_of_pictures(clip_vision: Any) -> int | None:
+    """The width of a CLIP_VISION's joint space; None where it has none, as DINOv2."""
+    projection = getattr(clip_vision.model, "visual_projection", None)
+    return int(projection.weight.shape[0]) if isinstance(projection, torch.nn.Linear) else None
+
+
+def matching_tower(clip: Any, clip_vision: Any) -> str:
+    """The text tower of a CLIP whose joint space is as wide as the one of a CLIP_VISION.
+
+    Raises ModelError where there is none. The same width is necessary, and not enough: see self_test.py.
+    """
+    width = width_of_pictures(clip_vision)
+    if width is None:
+        raise ModelError(
+            "this CLIP_VISION shares no space with texts, as DINOv2 or SigLIP's tower alone: "
+            "load clip-vit-large-patch14.safetensors"
+        )
+    widths = {name: _width(tower) for name, tower in text_towers(clip).items()}
+    if not widths:
+        raise ModelError(
+            "this CLIP has no tower of CLIP's (T5 and language models are none): load "
+            "clip-vit-large-patch14.safetensors with a CLIPLoader"
+        )
+    fitting = [name for name, other in widths.items() if other == width]
+    if not fitting:
+        has = ", ".join(f"{name} ({other})" for name, other in widths.items())
+        raise ModelError(
+            f"CLIP and CLIP_VISION do not belong together: this CLIP has {has}, the CLIP_VISION {width}. "
+            "clip_l (768) goes with clip-vit-large-patch14, clip_h (1024) with CLIP-ViT-H-14, "
+            "clip_g (1280) with CLIP-ViT-bigG-14"
+        )
+    return fitting[0]
+
+
+def _width(tower: Any) -> int:
+    return int(tower.transformer.text_projection.weight.shape[0])
 
 
 def projection_fault(weight: torch.Tensor) -> str:
@@ -58,7 +103,8 @@ def projection_fault(weight: torch.Tensor) -> str:
 class GraphEncoder:
     """A JointEncoder. projection [d, width], as a Linear keeps it: where None, the tower's own is used.
 
-    Raises ModelError where tower and picture side do not belong together, or there is no usable projection.
+    Features are on the CPU, as the host's own are: what they are compared with may be larger than what the
+    host leaves free on its GPU. Raises ModelError where there is no usable projection.
     """
 
     def __init__(
@@ -69,10 +115,13 @@ class GraphEncoder:
         clip_vision: Any,
         ready: Ready,
         projection: torch.Tensor | None,
+        check: Check = lambda: None,
     ) -> None:
         self.name = name
+        self.is_patched = is_patched(clip)
         self._vision = clip_vision
         self._ready = ready
+        self._check = check
         self._model = text_towers(clip)[tower].transformer
         own = self._model.text_projection
         if projection is None and (fault := projection_fault(own.weight)):
@@ -89,7 +138,7 @@ class GraphEncoder:
         if not suffixes:
             return torch.empty(0, 0)
         features = self._tower.features(self._tokens.continuations(prefix, suffixes), self._ready())
-        return normalised(features)
+        return normalised(features).cpu()
 
     def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Features [n, d] of pictures of any size."""
@@ -99,14 +148,16 @@ class GraphEncoder:
 
     def encode_tensor(self, image: torch.Tensor) -> torch.Tensor:
         """Features [n, d] of the host's IMAGE [n, h, w, 3 or more], 0 to 1."""
+        self._check()
         with torch.no_grad():  # the host's worker has its own, others have none
-            return normalised(self._vision.encode_image(image[..., :3])["image_embeds"])
+            return normalised(self._vision.encode_image(image[..., :3])["image_embeds"]).cpu()
 
     def fills_context(self, text: str) -> bool:
         return self._tokens.count(text) >= self._tokens.context_length
 
     def fingerprint(self) -> str:
         """A name for these text weights and this projection."""
+        self._ready()  # or the patches of another graph's CLIP, which shares the weights, would be in them
         digest = hashlib.sha256()
         for name, weight in sorted(self._model.named_parameters()):
             if not name.startswith("text_projection"):
@@ -119,7 +170,7 @@ class GraphEncoder:
         """Features [n, d] as the host itself computes them, 77 positions for each text: to check ours."""
         ids = self._tokens.padded(list(texts)).to(self._ready())
         with torch.no_grad():
-            return normalised(self._project(self._model(ids, dtype=torch.float32)[3]))
+            return normalised(self._project(self._model(ids, dtype=torch.float32)[3])).cpu()
 
     def _project(self, pooled: torch.Tensor) -> torch.Tensor:
         if self._projection is None:
@@ -131,6 +182,7 @@ class GraphEncoder:
         tables = text.embeddings
 
         def embed(ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+            self._check()
             # As the host: in single precision, whatever the weights are kept in.
             embedded = tables.token_embedding(ids, out_dtype=torch.float32)
             return embedded + tables.position_embedding(positions, out_dtype=torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import zipfile
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, ModelError, PromptglassError, one_line
+from ..errors import DependencyMissing, InputError, ModelError, PromptglassError, one_line
 from ..hub import snapshots
 from ..weights import files_in, find, ready, resolve
 
@@ -88,6 +89,8 @@ def _loader(name: str, path: Path) -> Loader:
         return lambda device, dtype: _open_clip(arch, _pretrained(name), weights, name, device, dtype)
     if _json(folder / "config.json").get("model_type") in ("clip", "siglip"):
         return lambda device, dtype: _transformers(folder, name, device, dtype)
+    if not _has_open_clip():
+        raise DependencyMissing(f"the model {name}", "open_clip_torch")
     if (folder / "open_clip_config.json").is_file():
         return lambda device, dtype: _open_clip_folder(folder, name, device, dtype)
     if path.is_file():
@@ -100,10 +103,17 @@ def _loader(name: str, path: Path) -> Loader:
 
 
 def _architecture(name: str) -> str | None:
+    if not _has_open_clip():
+        return None
     import open_clip
 
     arch = name.partition("/")[0]
     return arch if arch in open_clip.list_models() else None
+
+
+def _has_open_clip() -> bool:
+    """ComfyUI does without; transformers' models need none."""
+    return importlib.util.find_spec("open_clip") is not None
 
 
 def _pretrained(name: str) -> dict[str, Any]:

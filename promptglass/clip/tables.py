@@ -50,7 +50,7 @@ def default_tables() -> dict[str, list[str]]:
     folder = _reference_data()
     if folder is None:
         raise InputError(
-            "the word lists are missing: pip install clip-interrogator, or give your own --tables"
+            "the word lists are missing: pip install --no-deps clip-interrogator, or give your own --tables"
         )
     lists = {name: _lines(folder / f"{name}.txt") for name in (*MERGED_TABLES[:-1], NEGATIVE_TABLE)}
     sites = [*_SITES, *(f"trending on {s}" for s in _SITES), *(f"featured on {s}" for s in _SITES)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from ..errors import InputError
@@ -36,6 +38,10 @@ class Vocabulary:
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress = silent,
     ) -> None:
+        self._lay_out(tables)
+        self._embed = lambda: embeddings(self.labels, self.spans, encoder, cache_dir, progress)
+
+    def _lay_out(self, tables: Mapping[str, Sequence[str]]) -> None:
         self.labels: list[str] = []
         self.spans: dict[str, slice] = {}
         for name in in_order(tables):
@@ -45,7 +51,6 @@ class Vocabulary:
         if not self.labels:
             raise InputError("the vocabulary is empty: give at least one table with one label")
         self.id = vocabulary_id(tables)
-        self._embed = lambda: embeddings(self.labels, self.spans, encoder, cache_dir, progress)
         self._matrix: torch.Tensor | None = None  # [N, d] float16, from the first `scores` on
 
     @classmethod
@@ -57,6 +62,15 @@ class Vocabulary:
     ) -> Vocabulary:
         """clip-interrogator's lists."""
         return cls(default_tables(), encoder, cache_dir, progress)
+
+    def joined(self, own: Vocabulary) -> Vocabulary:
+        """The tables of both. Each keeps its embeddings as it does alone: a list of the moment, which keeps
+        none, does not have all others written again."""
+        parts = {name: part for part in (self, own) for name in part.spans}
+        whole = copy.copy(self)
+        whole._lay_out({name: part.labels[part.spans[name]] for name, part in parts.items()})
+        whole._embed = lambda: _stacked(whole.spans, parts)
+        return whole
 
     @property
     def merged(self) -> slice:
@@ -80,3 +94,9 @@ class Vocabulary:
             else:
                 torch.mm(block, features, out=found[start : start + len(rows)])
         return found.T.contiguous()
+
+
+def _stacked(names: Iterable[str], parts: Mapping[str, Vocabulary]) -> np.ndarray:
+    """Rows [N, d] of the tables in the order of the names."""
+    rows = {id(part): part._embed() for part in {id(part): part for part in parts.values()}.values()}
+    return np.concatenate([rows[id(parts[name])][parts[name].spans[name]] for name in names])

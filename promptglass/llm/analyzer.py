@@ -30,7 +30,7 @@ from ..errors import (
 )
 from ..progress import Progress, silent
 from ..refine import COUNT, MARGIN, Notes, Refinement, Scores, asks_for, judged, notes_of
-from .queue import Ask, ask_all
+from .queue import Ask, Listen, ask_all
 
 if TYPE_CHECKING:
     from ..images import Picture
@@ -64,7 +64,7 @@ class LlmAnalyzer(Analyzer):
 
     prompts: the library, by id. clip: who tells what is in a picture and judges candidates; None: nobody.
     has_captions: whether it tells that in a sentence, too. caption: the user's own.
-    wishes, keep, count, deep: see refine().
+    wishes, keep, count, deep, seed, listen: see refine().
     """
 
     def __init__(
@@ -80,6 +80,8 @@ class LlmAnalyzer(Analyzer):
         count: int = COUNT,
         deep: bool = False,
         progress: Progress = silent,
+        seed: int = 0,
+        listen: Listen | None = None,
     ) -> None:
         self.modes = tuple(modes)
         self._endpoint = endpoint
@@ -92,6 +94,8 @@ class LlmAnalyzer(Analyzer):
         self._count = count if clip is not None else 1  # nobody could choose
         self._deep = deep
         self._progress = progress
+        self._seed = seed
+        self._listen = listen
         self._ocr = OcrAnalyzer()
         self._recipes: dict[str, Recipe] = {}
         self._was_asked = self._has_answered = False
@@ -117,6 +121,8 @@ class LlmAnalyzer(Analyzer):
         settings: dict[str, object] = {"prompt_sha256": prompt.fingerprint}
         if self._wishes:
             settings["wishes"] = self._wishes
+        if self._seed:
+            settings["seed"] = self._seed
         if self._clip is not None and self._uses_notes(prompt):
             settings["clip"] = self._origin_of_notes(self._clip)
         elif self._caption:
@@ -145,7 +151,7 @@ class LlmAnalyzer(Analyzer):
         owners = [(task, number) for task in tasks for number in range(len(task.asks))]
         what = f"asking {self._endpoint.name}"
         self._was_asked = True
-        with closing(ask_all(self._endpoint, asks, what, self._progress)) as replies:
+        with closing(ask_all(self._endpoint, asks, what, self._progress, self._listen)) as replies:
             for number, reply in replies:
                 self._note(reply)
                 task, candidate = owners[number]
@@ -187,7 +193,7 @@ class LlmAnalyzer(Analyzer):
         if not self._uses_notes(prompt):
             notes = Notes(self._caption, embedded=notes.embedded)
         if prompt.judged:
-            return asks_for(prompt, notes, self._wishes, self._count, self._deep, image)
+            return asks_for(prompt, notes, self._wishes, self._count, self._deep, image, self._seed)
         messages = prompt.messages(
             caption=notes.caption,
             tags=notes.labels,
@@ -196,7 +202,8 @@ class LlmAnalyzer(Analyzer):
             user=self._wishes,
         )
         images = [] if image is None else [image]
-        return [Ask(messages, images, prompt.schema, prompt.temperature, prompt.max_tokens)]
+        seed = self._seed or None  # one that is not asked for is the server's affair
+        return [Ask(messages, images, prompt.schema, prompt.temperature, prompt.max_tokens, seed)]
 
     def _notes(
         self, pictures: Sequence[Picture], modes: Sequence[str]

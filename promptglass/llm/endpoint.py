@@ -33,6 +33,7 @@ log = logging.getLogger("promptglass")
 
 Message = Mapping[str, str]
 Ask = Callable[[Question], Piece]
+Listen = Callable[[str], None]
 
 CHECK_S = 15.0  # all that check() may take
 RELEASE_S = 3.0  # and release(), which may be all that somebody who stopped is waiting for
@@ -86,6 +87,7 @@ class Endpoint:
         temperature: float | None = None,
         max_tokens: int | None = None,
         seed: int | None = None,
+        listen: Listen | None = None,
     ) -> Reply:
         """The answer to messages ({"role": …, "content": …}).
 
@@ -93,6 +95,7 @@ class Endpoint:
         schema: what the answer must be, as JSON; `data` of the reply holds it.
         stream: word by word, so that the limits of time count between words; otherwise a slow machine has to
             be done within first_byte_s. After the first word, nothing is tried again.
+        listen: told all that was said so far, without reasoning, at every word of a stream.
         stop: ends it at once. It is a stream then, too, as llama.cpp finishes what nobody waits for unless it
             streams (ggml-org/llama.cpp#9273); but what breaks off may be tried again.
         """
@@ -108,7 +111,7 @@ class Endpoint:
                 is_streamed=stream or stop is not None,
                 schema=schema,
             )
-            ask = functools.partial(self._heard, call=call, is_shown=stream)
+            ask = functools.partial(self._heard, call=call, is_shown=stream, listen=listen)
             if schema is None:
                 heard, text, content = self._prose(question, ask)
             else:
@@ -239,9 +242,9 @@ class Endpoint:
             break
         return heard
 
-    def _heard(self, question: Question, call: Call, is_shown: bool) -> Piece:
+    def _heard(self, question: Question, call: Call, is_shown: bool, listen: Listen | None) -> Piece:
         with contextlib.closing(self._client.pieces(question, call, is_shown)) as pieces:
-            heard = self._joined(pieces)
+            heard = self._joined(pieces if listen is None else _told(pieces, listen))
         self._check(heard)
         if question.schema is not None and heard.finish_reason == "length":
             raise ReplyError("the JSON was cut off: raise max_tokens", heard.text)
@@ -327,6 +330,15 @@ class Endpoint:
         with contextlib.suppress(Fault):
             return _has(self._client.models(self._client.call(stop, CHECK_S)))
         return ""
+
+
+def _told(pieces: Iterable[Piece], listen: Listen) -> list[Piece]:
+    heard: list[Piece] = []
+    said = ""
+    for text in reasoning_filter(piece.text for piece in _noted(pieces, heard) if piece.text):
+        said += text
+        listen(said)
+    return heard
 
 
 def _last_of_user(turns: Sequence[Turn]) -> int:
