@@ -95,7 +95,7 @@ class Endpoint:
         schema: what the answer must be, as JSON; `data` of the reply holds it.
         stream: word by word, so that the limits of time count between words; otherwise a slow machine has to
             be done within first_byte_s. After the first word, nothing is tried again.
-        listen: told all that was said so far, without reasoning, at every word of a stream.
+        listen: told all that was said so far, without reasoning, at every word; needs stream or stop.
         stop: ends it at once. It is a stream then, too, as llama.cpp finishes what nobody waits for unless it
             streams (ggml-org/llama.cpp#9273); but what breaks off may be tried again.
         """
@@ -111,7 +111,9 @@ class Endpoint:
                 is_streamed=stream or stop is not None,
                 schema=schema,
             )
-            ask = functools.partial(self._heard, call=call, is_shown=stream, listen=listen)
+            ask = functools.partial(
+                self._heard, call=call, is_shown=stream or listen is not None, listen=listen
+            )
             if schema is None:
                 heard, text, content = self._prose(question, ask)
             else:
