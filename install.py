@@ -1,0 +1,32 @@
+"""Adds what no host has, and nothing else: the word lists of clip-interrogator, and tenacity.
+
+A1111 runs this at every start, ComfyUI's Manager after every update. Both packages are pure Python and come
+without their dependencies, so nothing that the host has is up- or downgraded. Where nothing is missing, this
+takes a few milliseconds and no network; without a network the host starts all the same.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+PACKAGES = {"tenacity": "tenacity>=8.1", "clip_interrogator": "clip-interrogator==0.6.0"}
+
+
+def missing() -> list[str]:
+    return [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
+
+
+def main() -> None:
+    packages = missing()
+    if not packages:
+        return
+    print("promptglass: adding", ", ".join(packages), flush=True)
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--disable-pip-version-check", *packages]
+    if subprocess.run(command, check=False).returncode:
+        print(f"promptglass: that failed. When online, run: {' '.join(command)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""CLIP for the nodes: the pair that the graph has loaded, or a model of ours by its name.
+
+A pair is checked once: that its widths agree, that there is a trained projection, and that pictures and
+texts meet. What was checked, and embedded, is kept on the host's own CLIP object and goes with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ..promptglass.errors import InputError, ModelError
+from ..promptglass.folders import cache_folder
+from . import host
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from PIL import Image
+
+    from ..promptglass.clip.classifier import Classifier
+    from ..promptglass.clip.encoder import JointEncoder
+    from ..promptglass.clip.interrogator import Interrogator
+    from ..promptglass.clip.vocabulary import Vocabulary
+
+log = logging.getLogger("promptglass")
+
+OWN_TABLE = "own"  # what a user's own labels are called beside clip-interrogator's tables
+AUTO, BUILT_IN = "auto", "built-in"  # projections that are no file
+_MOST_CLASSIFIERS = 32
+
+
+class LoadedClip:
+    """An encoder, with what was embedded by it so far.
+
+    bring: has the host load its weights. keeps: embeddings may outlive the session, as the weights do.
+    """
+
+    def __init__(
+        self, encoder: JointEncoder, bring: Callable[[], object], keeps: bool = True, origin: str = ""
+    ) -> None:
+        self.encoder = encoder
+        self.origin = origin or encoder.name
+        self._bring = bring
+        self._keeps = keeps
+        self._vocabulary: Vocabulary | None = None
+        self._classifiers: dict[tuple[object, ...], Classifier] = {}
+
+    def interrogator(self, tables: Mapping[str, Sequence[str]], own_labels: Sequence[str]) -> Interrogator:
+        """Over these tables, and labels of the moment besides."""
+        from ..promptglass.clip.interrogator import Interrogator
+        from ..promptglass.clip.vocabulary import Vocabulary
+
+        self._bring()
+        vocabulary = self._lasting(tables) if tables else None
+        if own_labels:
+            own = Vocabulary({OWN_TABLE: own_labels}, self.encoder, progress=host.progress)
+            vocabulary = vocabulary.joined(own) if vocabulary else own
+        if vocabulary is None:
+            raise InputError("there are no labels: choose tables, or give own_labels")
+        return Interrogator(self.encoder, vocabulary, progress=host.progress)
+
+    def classifier(self, labels: Sequence[str] | Mapping[str, str], templates: Sequence[str]) -> Classifier:
+        """labels: with the emoji of each, where it is a mapping."""
+        from ..promptglass.clip.classifier import Classifier
+
+        self._bring()
+        key = (*(labels.items() if isinstance(labels, Mapping) else labels), *templates)
+        if key not in self._classifiers:
+            while len(self._classifiers) >= _MOST_CLASSIFIERS:
+                del self._classifiers[next(iter(self._classifiers))]
+            self._classifiers[key] = Classifier(self.encoder, labels, templates, host.progress)
+        return self._classifiers[key]
+
+    def features(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
+        """Image features [n, d]."""
+        self._bring()
+        return self.encoder.encode_images(pictures)
+
+    def _lasting(self, tables: Mapping[str, Sequence[str]]) -> Vocabulary:
+        from ..promptglass.clip.tables import vocabulary_id
+        from ..promptglass.clip.vocabulary import Vocabulary
+
+        if self._vocabulary is None or self._vocabulary.id != vocabulary_id(tables):
+            folder = cache_folder("embeddings") if self._keeps else None
+            self._vocabulary = Vocabulary(tables, self.encoder, folder, host.progress)
+        return self._vocabulary
+
+
+def clip_for(
+    encoder: Sequence[LoadedClip] | None,
+    clip: Sequence[Any] | None,
+    clip_vision: Sequence[Any] | None,
+    model: str,
+) -> LoadedClip:
+    """What is connected to a node, or else the model of that name."""
+    if encoder:
+        return encoder[0]
+    if clip and clip_vision:
+        return from_host(clip[0], clip_vision[0])
+    if clip or clip_vision:
+        missing = "CLIP_VISION" if clip else "CLIP"
+        raise InputError(f"connect a {missing}, too: it takes both to compare pictures with texts")
+    return _own(model)
+
+
+def own_models(kind: str) -> list[str]:
+    """The names of models that the engine loads itself: "clip", "caption" or "tags"."""
+    from ..promptglass.weights import KNOWN
+
+    return [weights.name for weights in KNOWN if weights.kind == kind]
+
+
+def must_be_here(name: str, instead: str) -> None:
+    """Raises ModelError for a model that is not: a node fetches nothing behind the user's back."""
+    from ..promptglass.weights import local_path, resolve
+
+    if local_path(name) is None:
+        command = f"python -m promptglass models get {resolve(name).name}"
+        raise ModelError(f"{name} is not here: {instead}, or get it (in the pack's folder: {command})")
+
+
+@lru_cache(maxsize=1)
+def _own(model: str) -> LoadedClip:
+    from ..promptglass.clip.loading import load_encoder
+
+    must_be_here(model, "connect a CLIP and a CLIP_VISION")
+    encoder = load_encoder(model, "cpu", host.precision())  # the host moves it
+    return LoadedClip(encoder, host.managed(encoder.module))
+
+
+# -- the host's pair -----------------------------------------------------------------------------------------
+
+
+def from_host(clip: Any, clip_vision: Any, projection: str = AUTO) -> LoadedClip:
+    """A graph's CLIP and CLIP_VISION, checked. projection: auto, built-in, or a file as its loaders name it.
+
+    Raises ModelError, which names the file to get.
+    """
+    known: dict[Any, LoadedClip] = vars(clip).setdefault("_promptglass", {})
+    # The CLIP_VISION of an id that stands here lives on in its encoder.
+    key = (id(clip_vision), str(clip.patcher.patches_uuid), projection)
+    if key not in known:
+        known[key] = _checked(clip, clip_vision, projection)
+    return known[key]
+
+
+def _checked(clip: Any, clip_vision: Any, projection: str) -> LoadedClip:
+    from ..promptglass.clip.graph_encoder import GraphEncoder, is_patched, matching_tower
+    from ..promptglass.clip.projections import how_to_get
+    from ..promptglass.clip.self_test import LEAST_MARGIN, self_test
+
+    def ready() -> torch.device:
+        return host.loaded(clip.patcher)
+
+    tower = matching_tower(clip, clip_vision)
+    faults: list[str] = []
+    for weight, source in _projections(clip, tower, projection):
+        try:
+            encoder = GraphEncoder(tower, clip, tower, clip_vision, ready, weight, host.check)
+        except ModelError as error:
+            faults.append(f"{source}: {error}")
+            continue
+        margin = self_test(encoder)
+        if not margin >= LEAST_MARGIN:  # nor where it is no number
+            faults.append(
+                f"{source}: pictures and texts do not meet (margin {margin:.1f} of {LEAST_MARGIN:.0f})"
+            )
+            continue
+        encoder.name = f"comfyui/{tower}-{encoder.fingerprint()[:8]}"
+        origin = f"{encoder.name}, projection: {source}"
+        log.info("%s%s", origin, ", patched: its embeddings are not kept" if is_patched(clip) else "")
+        return LoadedClip(encoder, ready, not is_patched(clip), origin)
+    raise ModelError(
+        f"this CLIP and CLIP_VISION do not work together: {'; '.join(faults)}. {how_to_get(tower)}"
+    )
+
+
+def _projections(clip: Any, tower: str, choice: str) -> Iterator[tuple[torch.Tensor | None, str]]:
+    """What may be the tower's projection, the likeliest first; None is its own."""
+    from ..promptglass.clip.graph_encoder import text_towers
+    from ..promptglass.clip.projections import find_projection
+
+    width = text_towers(clip)[tower].transformer.text_projection.weight.shape[0]
+    files: Mapping[str, Path] = host.model_files()
+    if choice not in (AUTO, BUILT_IN):
+        if choice not in files:
+            raise InputError(f"there is no file {choice} any more: choose another projection")
+        files = {choice: files[choice]}
+    if choice != BUILT_IN and (found := find_projection(width, files.values())):
+        yield found.weight, found.path.name
+    if choice in (AUTO, BUILT_IN):
+        yield None, "the CLIP's own"

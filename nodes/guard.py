@@ -1,0 +1,48 @@
+"""Whom the routes answer: the host's own pages, and programs that ask on purpose; no other site in a browser.
+
+The host's check lets through any name that somebody has pointed at this machine (DNS rebinding), and what
+another site asks for without an Origin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from ipaddress import ip_address
+
+from ..promptglass.errors import visible
+
+HOSTS_VARIABLE = "PROMPTGLASS_HOSTS"
+
+
+def refusal(method: str, headers: Mapping[str, str], own_names: Collection[str]) -> tuple[int, str] | None:
+    """Status and one line where a request is not answered.
+
+    own_names: the names, in lower case, under which this server is known beside its addresses and localhost.
+    """
+    name = _host_name(headers.get("Host", ""))
+    if not (_is_address(name) or name == "localhost" or name in own_names):
+        return 403, (
+            f"not answered under the name {visible(name)[:100]!r}, which another site may have pointed here. "
+            f"Open ComfyUI by its address, or put the name into {HOSTS_VARIABLE}."
+        )
+    if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        return 403, "not answered to another site. Open ComfyUI itself."
+    content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    # No form of another site can send that without being asked first whether it may.
+    if method == "POST" and content_type != "application/json":
+        return 415, "the question must be JSON. Send it with Content-Type: application/json."
+    return None
+
+
+def _host_name(header: str) -> str:
+    """Of "name:8188" and "[::1]:8188"; empty where it is no such thing."""
+    found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:/?#@\s]+))(?::\d*)?", header)
+    return (found[1] or found[2]).rstrip(".").lower() if found else ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return bool(ip_address(name))
+    except ValueError:
+        return False

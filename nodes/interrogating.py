@@ -1,0 +1,427 @@
+"""Nodes that compare pictures with texts: by the CLIP of the graph, or one of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..promptglass.analyzers import FROM_A_CAPTION, Answer, answer_of
+from ..promptglass.errors import InputError
+from . import host, schema
+from .cards import Card, as_json, bars, shown
+from .clip_models import AUTO, BUILT_IN, clip_for, from_host, own_models
+from .lists import first, for_each, pictures_of
+from .looking import captioner_of, captioners
+
+if TYPE_CHECKING:
+    from ..promptglass.clip.classifier import LabelScore
+    from ..promptglass.clip.interrogator import Interrogation, Interrogator, Subject
+
+MODES = ["fast", "best", "classic", "caption", "tables", "negative"]
+NO_TABLES = "none"
+_TOGETHER = 16  # pictures that are worked on at a time: between two reports of progress
+
+
+class Encoder(schema.Node):
+    """The pair of towers, checked once."""
+
+    DESCRIPTION = (
+        "Makes an encoder of the CLIP and the CLIP_VISION that this graph has loaded, after checking that "
+        "they belong together and that there is a trained text projection."
+    )
+    SEARCH_ALIASES = ("clip interrogator", "promptglass encoder", "clip vision", "text projection")
+    RETURN_TYPES = (schema.ENCODER, "STRING")
+    RETURN_NAMES = ("encoder", "text")
+    OUTPUT_TOOLTIPS = (
+        "For Interrogate, Classify, Score and Refine.",
+        "Which tower and projection were taken.",
+    )
+    INPUT_IS_LIST = False
+    OUTPUT_NODE = False
+
+    @classmethod
+    def INPUT_TYPES(cls) -> schema.Inputs:
+        towers = schema.towers()
+        projection = schema.choice(
+            [AUTO, BUILT_IN, *host.model_files()],
+            AUTO,
+            "Where the text projection is from. Most text encoders have none: auto looks in the model "
+            "folders (clip-vit-large-patch14.safetensors has it), then takes the CLIP's own if it is sane.",
+        )
+        return {
+            "required": {
+                "clip": towers["clip"],
+                "clip_vision": towers["clip_vision"],
+                "projection": projection,
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, projection: str) -> bool:
+        return True  # a file that is gone has an error of its own, which says what to do
+
+    def run(self, clip: Any, clip_vision: Any, projection: str) -> tuple[Any, str]:
+        loaded = from_host(clip, clip_vision, projection)
+        return loaded, loaded.origin
+
+
+class Interrogate(schema.Node):
+    """The modes of clip-interrogator."""
+
+    DESCRIPTION = "Which words make this picture? Answers with a prompt, and how close it is to the picture."
+    SEARCH_ALIASES = ("clip interrogator", "image to prompt", "img2prompt", "reverse prompt", "promptglass")
+    RETURN_TYPES = ("STRING", "STRING", "STRING", "STRING", schema.ANSWERS)
+    RETURN_NAMES = ("prompt", "negative", "scores", "tables", "answers")
+    OUTPUT_IS_LIST = (True,) * 5
+    OUTPUT_TOOLTIPS = (
+        "One prompt for each picture.",
+        "The words least like each picture, for a negative prompt.",
+        "JSON: prompt, cosine, model and settings.",
+        "JSON: the nearest labels of every table, with their cosines.",
+        "For Save sidecar.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> schema.Inputs:
+        return {
+            "required": {
+                "image": schema.image(),
+                "mode": schema.choice(
+                    MODES,
+                    "fast",
+                    "fast: a caption and the nearest labels. best: a caption grown label by label, the "
+                    "closest and the slowest. classic: caption, medium, artist, movement, flavors. tables: "
+                    "the nearest label of each table, without a caption.",
+                ),
+                "model": schema.own_model(own_models("clip")),
+                "captioner": schema.choice(
+                    captioners(), "blip-large", "Who writes captions where none is connected."
+                ),
+                "max_flavors": schema.number(
+                    0, 0, 128, "The most labels in a prompt. 0: 32, and 3 for classic, as clip-interrogator."
+                ),
+                "tables": schema.text(
+                    "Which word lists. Empty: all. `flavors,mediums`: only those. `artists=off`: all but "
+                    "artists, and without their names in the others. `none`: own_labels alone.",
+                    placeholder="all",
+                ),
+                "with_negative": schema.switch(True, "Find the words least like the picture, too."),
+            },
+            "optional": {
+                **schema.towers(),
+                "caption": schema.linked_text("Start from this caption: one, or one for each picture."),
+                "own_labels": schema.linked_text("Labels of your own, a line each, ranked with the others."),
+            },
+        }
+
+    def run(
+        self,
+        image: Sequence[Any],
+        mode: Sequence[str],
+        model: Sequence[str],
+        captioner: Sequence[str],
+        max_flavors: Sequence[int],
+        tables: Sequence[str],
+        with_negative: Sequence[bool],
+        encoder: Sequence[Any] | None = None,
+        clip: Sequence[Any] | None = None,
+        clip_vision: Sequence[Any] | None = None,
+        caption: Sequence[str] | None = None,
+        own_labels: Sequence[str] | None = None,
+    ) -> schema.Result:
+        pictures = pictures_of(image)
+        captions = for_each(caption, len(pictures), "captions", "")
+        loaded = clip_for(encoder, clip, clip_vision, model[0])
+        interrogator = loaded.interrogator(_chosen_tables(tables[0]), _lines(own_labels))
+        found: list[_Found] = []
+        for start in range(0, len(pictures), _TOGETHER):
+            host.progress("pictures", start, len(pictures))
+            these = slice(start, start + _TOGETHER)
+            subjects = interrogator.look(pictures[these], captions[these])
+            if mode[0] in FROM_A_CAPTION:
+                _write_captions(interrogator, subjects, captioner[0])
+            found += _interrogated(interrogator, subjects, mode[0], max_flavors[0], with_negative[0])
+        host.progress("pictures", len(pictures), len(pictures))
+        return {
+            "ui": shown([one.card for one in found]),
+            "result": (
+                [one.answer.prompt for one in found],
+                [one.negative.prompt if one.negative else "" for one in found],
+                [as_json(one.evidence) for one in found],
+                [as_json(one.tables.tables) for one in found],
+                [one.answers for one in found],
+            ),
+        }
+
+
+class _Found:
+    """What there is to say of one picture."""
+
+    def __init__(
+        self, answer: Interrogation, negative: Interrogation | None, tables: Interrogation, subject: Subject
+    ) -> None:
+        self.answer, self.negative, self.tables, self.subject = answer, negative, tables, subject
+
+    @property
+    def answers(self) -> list[Answer]:
+        """For a sidecar: what was asked for, once each."""
+        by_mode = {one.mode: one for one in (self.tables, self.negative, self.answer) if one}
+        return [answer_of(one) for one in by_mode.values()]
+
+    @property
+    def evidence(self) -> dict[str, object]:
+        answer, negative = self.answer, self.negative
+        return {
+            "mode": answer.mode,
+            "prompt": answer.prompt,
+            "score": round(answer.score, 6),
+            "model": answer.model,
+            "settings": answer.settings,
+            "elapsed_s": round(answer.elapsed_s, 3),
+            "caption": self.subject.caption,
+        } | ({"negative": negative.prompt, "negative_score": round(negative.score, 6)} if negative else {})
+
+    @property
+    def card(self) -> Card:
+        answer = self.answer
+        winners = {f"{table}: {label}": score for table, labels in self.tables.tables.items()
+                   for label, score in [*labels.items()][:1]}  # fmt: skip
+        is_positive = self.negative and answer.mode != "negative"
+        return {
+            "title": answer.mode,
+            "text": answer.prompt,
+            "score": round(answer.score, 4),
+            "model": answer.model,
+            "bars": bars(winners),
+        } | ({"negative": self.negative.prompt} if self.negative and is_positive else {})
+
+
+def _interrogated(
+    interrogator: Interrogator, subjects: list[Subject], mode: str, max_flavors: int, with_negative: bool
+) -> list[_Found]:
+    most = {"max_flavors": max_flavors} if max_flavors and mode not in ("caption", "tables") else {}
+    if most and mode == "best":
+        most["min_flavors"] = min(8, max_flavors)
+    answers = getattr(interrogator, mode)(subjects, **most)
+    tables = answers if mode == "tables" else interrogator.tables(subjects)
+    negatives: Sequence[Interrogation | None] = [None] * len(subjects)
+    if mode == "negative":
+        negatives = answers
+    elif with_negative:
+        negatives = interrogator.negative(subjects)
+    return [_Found(*one) for one in zip(answers, negatives, tables, subjects, strict=True)]
+
+
+def _write_captions(interrogator: Interrogator, subjects: list[Subject], name: str) -> None:
+    if any(not subject.caption for subject in subjects):
+        interrogator.captioner = captioner_of(name)
+
+
+def _chosen_tables(options: str) -> Mapping[str, Sequence[str]]:
+    """Of clip-interrogator's lists. A workflow names no files: it may be somebody else's."""
+    from ..promptglass.clip.tables import choose_tables, default_tables
+
+    if options.strip().lower() == NO_TABLES:
+        return {}
+    if any("=" in part and not part.strip().endswith("=off") for part in options.split(",")):
+        raise InputError(f"tables: {options!r} names a file: connect its lines to own_labels instead")
+    return choose_tables([options]) if options.strip() else default_tables()
+
+
+def _lines(texts: Sequence[str] | None) -> list[str]:
+    lines = (line.strip() for text in texts or () for line in text.splitlines())
+    return [*dict.fromkeys(filter(None, lines))]
+
+
+class Classify(schema.Node):
+    """Zero-shot categories and own labels."""
+
+    DESCRIPTION = (
+        "Which labels fit this picture, with a confidence for each: built-in categories (style, mood, …) or "
+        "labels of your own."
+    )
+    SEARCH_ALIASES = ("zero-shot", "classifier", "labels", "style", "mood", "emoji", "promptglass")
+    RETURN_TYPES = ("STRING", "STRING", "STRING", schema.ANSWERS)
+    RETURN_NAMES = ("label", "text", "scores", "answers")
+    OUTPUT_IS_LIST = (True,) * 4
+    OUTPUT_TOOLTIPS = (
+        "The best label of each picture; of several categories the best of each, with commas between.",
+        "The best labels with emoji and confidence, a line each.",
+        "JSON: confidence and cosine of every label, by category.",
+        "For Save sidecar.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> schema.Inputs:
+        return {
+            "required": {
+                "image": schema.image(),
+                "categories": schema.choice(
+                    ["all", *_category_names(), OWN_ONLY], "all", "Which built-in sets of labels."
+                ),
+                "labels": schema.text(
+                    "Labels of your own, a line each, that compete. `fox = 🦊` states an emoji.",
+                    lines=True,
+                    placeholder="a line each: cat, dog, fox = 🦊",
+                ),
+                "top": schema.number(3, 1, 50, "How many labels of each set to show."),
+                "model": schema.own_model(own_models("clip")),
+            },
+            "optional": schema.towers(),
+        }
+
+    def run(
+        self,
+        image: Sequence[Any],
+        categories: Sequence[str],
+        labels: Sequence[str],
+        top: Sequence[int],
+        model: Sequence[str],
+        encoder: Sequence[Any] | None = None,
+        clip: Sequence[Any] | None = None,
+        clip_vision: Sequence[Any] | None = None,
+    ) -> schema.Result:
+        loaded = clip_for(encoder, clip, clip_vision, model[0])
+        features = loaded.features(pictures_of(image))
+        by_set = {}
+        for name, set_of_labels, templates in _label_sets(categories[0], labels[0]):
+            classifier = loaded.classifier(set_of_labels, templates)
+            by_set[name] = classifier.classify(features, count=len(set_of_labels), min_confidence=0.0)
+        pictures = [dict(zip(by_set, scores, strict=True)) for scores in zip(*by_set.values(), strict=True)]
+        return {
+            "ui": shown([_labels_card(found, top[0], loaded.encoder.name) for found in pictures]),
+            "result": (
+                [_winners(found) for found in pictures],
+                [_labels_text(found, top[0]) for found in pictures],
+                [as_json(_labels_json(found)) for found in pictures],
+                [[_labels_answer(found, loaded.encoder.name)] for found in pictures],
+            ),
+        }
+
+
+OWN_ONLY = "own labels only"
+
+
+def _category_names() -> list[str]:
+    from ..promptglass.clip.classifier import categories
+
+    return [*categories()]
+
+
+def _label_sets(category: str, own: str) -> Iterator[tuple[str, Labels, Sequence[str]]]:
+    """Name, labels and templates of each set to choose from; own labels state their emoji."""
+    from ..promptglass.clip.classifier import TEMPLATES, categories, parse_labels
+
+    for one in categories().values():
+        if category in ("all", one.name):
+            yield one.name, one.labels, one.templates
+    if own.strip() or category == OWN_ONLY:
+        yield "labels", parse_labels(own), TEMPLATES
+
+
+Labels = Sequence[str] | Mapping[str, str]
+Labelled = Mapping[str, Sequence["LabelScore"]]
+
+
+def _winners(found: Labelled) -> str:
+    return ", ".join(scores[0].label for scores in found.values())
+
+
+def _labels_card(found: Labelled, top: int, model: str) -> Card:
+    drawn = []
+    for name, scores in found.items():
+        best = {one.label: one.confidence for one in scores[:top]}
+        drawn += bars(best, name, {one.label: one.emoji for one in scores[:top]})
+    return {"title": "labels", "text": _winners(found), "model": model, "bars": drawn}
+
+
+def _labels_text(found: Labelled, top: int) -> str:
+    lines = []
+    for name, scores in found.items():
+        best = [f"{one.emoji} {one.label} {one.confidence:.2f}".strip() for one in scores[:top]]
+        lines.append(f"{name}: {', '.join(best)}")
+    return "\n".join(lines)
+
+
+def _labels_json(found: Labelled) -> dict[str, list[dict[str, object]]]:
+    return {
+        name: [
+            {"label": one.label, "confidence": round(one.confidence, 6), "score": round(one.score, 6)}
+            for one in scores
+        ]
+        for name, scores in found.items()
+    }
+
+
+def _labels_answer(found: Labelled, model: str) -> Answer:
+    """As docs/sidecar.schema.json has it: categories with their labels, the ten best of each."""
+    details = {name: entries[:10] for name, entries in _labels_json(found).items()}
+    return Answer("categories", _winners(found), model, details=dict(details))
+
+
+class Score(schema.Node):
+    """One picture, many texts."""
+
+    DESCRIPTION = "How close is each of several texts to a picture? Compares prompts by their cosine with it."
+    SEARCH_ALIASES = ("clip score", "compare prompts", "similarity", "cosine", "promptglass")
+    RETURN_TYPES = ("STRING", "FLOAT", "STRING")
+    RETURN_NAMES = ("best", "score", "scores")
+    OUTPUT_IS_LIST = (True,) * 3
+    OUTPUT_TOOLTIPS = (
+        "The closest text.",
+        "Its cosine with the picture.",
+        "JSON: every text, the closest first.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> schema.Inputs:
+        return {
+            "required": {
+                "image": schema.image(),
+                "texts": schema.text("A text on each line.", lines=True, placeholder="a prompt on each line"),
+                "model": schema.own_model(own_models("clip")),
+            },
+            "optional": {
+                **schema.towers(),
+                "more_texts": schema.linked_text("Texts of other nodes: each is one, whatever lines it has."),
+            },
+        }
+
+    def run(
+        self,
+        image: Sequence[Any],
+        texts: Sequence[str],
+        model: Sequence[str],
+        encoder: Sequence[Any] | None = None,
+        clip: Sequence[Any] | None = None,
+        clip_vision: Sequence[Any] | None = None,
+        more_texts: Sequence[str] | None = None,
+    ) -> schema.Result:
+        from ..promptglass.clip.ranking import cosines, top
+
+        wanted = [*_lines([first(texts, "")]), *(" ".join(text.split()) for text in more_texts or ())]
+        wanted = [*dict.fromkeys(filter(None, wanted))]
+        if not wanted:
+            raise InputError("there are no texts to compare: write one on each line, or connect some")
+        loaded = clip_for(encoder, clip, clip_vision, model[0])
+        pictures = loaded.features(pictures_of(image))
+        text_features = loaded.encoder.encode_texts(wanted)
+        ranked = []
+        for picture in pictures:
+            scores = cosines(text_features, picture)
+            ranked.append(
+                {wanted[place]: float(scores[place]) for place in top(scores, len(wanted)).tolist()}
+            )
+        return {
+            "ui": shown([_scores_card(scores, loaded.encoder.name) for scores in ranked]),
+            "result": (
+                [next(iter(scores)) for scores in ranked],
+                [next(iter(scores.values())) for scores in ranked],
+                [as_json({text: round(score, 6) for text, score in scores.items()}) for scores in ranked],
+            ),
+        }
+
+
+def _scores_card(scores: Mapping[str, float], model: str) -> Card:
+    text, score = next(iter(scores.items()))
+    return {"title": "closest", "text": text, "score": round(score, 4), "model": model, "bars": bars(scores)}

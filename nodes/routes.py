@@ -1,0 +1,359 @@
+"""/promptglass/… on the host's server: JSON in and out, and an error is one line.
+
+No handler blocks: disks and endpoints are asked on other threads, pictures are interrogated in the host's own
+queue. Requests name pictures as the host does; there is no path in any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..promptglass import __version__
+from ..promptglass.errors import ImageError, InputError, ModelError, PromptglassError, one_line, visible
+from . import host, jobs
+from .guard import HOSTS_VARIABLE, refusal
+from .history import of_prompt, results
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from ..promptglass.llm import Profile
+
+log = logging.getLogger("promptglass")
+
+Answer = tuple[int, dict[str, Any]]
+Handler = Callable[["web.Request"], Awaitable[Answer]]
+
+_PACK = Path(__file__).parent.parent
+_MOST_BYTES = 64 * 1024  # of a question
+_QUEUE_S = 30.0
+_STATUS = ((ImageError, 404), (InputError, 400), (ModelError, 409), (PromptglassError, 502))
+
+
+def register() -> None:
+    """Called once, while the host loads its nodes; its server is there, but does not run yet."""
+    from server import PromptServer
+
+    routes = PromptServer.instance.routes
+    routes.post("/promptglass/interrogate")(_guarded(_interrogate))
+    routes.get("/promptglass/jobs/{prompt_id}")(_guarded(_job))
+    routes.get("/promptglass/results")(_guarded(_results))
+    routes.get("/promptglass/health")(_guarded(_health))
+    routes.get("/promptglass/endpoints")(_guarded(_endpoints))
+    routes.get("/promptglass/wildcards")(_guarded(_wildcards))
+    PromptServer.instance.app.on_response_prepare.append(_keep_modules_fresh)
+
+
+def _guarded(answer: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        refused = refusal(request.method, request.headers, _own_names())
+        if refused:
+            status, content = refused[0], {"error": refused[1]}
+        else:
+            status, content = await _answered(answer, request)
+        return web.json_response(content, status=status, headers={"Cache-Control": "no-store"})
+
+    return handle
+
+
+async def _answered(answer: Handler, request: web.Request) -> Answer:
+    try:
+        return await answer(request)
+    except PromptglassError as error:
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        return status, {"error": str(error)}
+    except ImportError as error:
+        missing = error.name or one_line(error)
+        return 500, {"error": f"{missing} is not in ComfyUI's Python. Run the pack's install.py with it."}
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return 500, {"error": "promptglass failed. ComfyUI's console says where; please report it."}
+
+
+def _own_names() -> set[str]:
+    """The names of this server: its machine's, those it listens on, and those the user vouches for."""
+    from comfy.cli_args import args
+
+    machine = socket.gethostname()
+    vouched = os.environ.get(HOSTS_VARIABLE, "")
+    names = [*str(args.listen).split(","), *vouched.split(","), machine, f"{machine}.local"]
+    return {name.strip().lower() for name in names} - {""}
+
+
+async def _keep_modules_fresh(request: web.Request, response: web.StreamResponse) -> None:
+    """The host lets no browser keep .js and .css, but says nothing of .mjs: an update would mix them."""
+    if request.path.endswith(".mjs") and "/promptglass/" in request.path:
+        response.headers.setdefault("Cache-Control", "no-cache")
+
+
+# -- interrogate ---------------------------------------------------------------------------------------------
+
+
+async def _interrogate(request: web.Request) -> Answer:
+    asked = await _body(request)
+    picture = jobs.Picture.parsed(asked.get("image"))
+    mode, client_id = asked.get("mode") or "fast", asked.get("client_id")
+    if not isinstance(mode, str) or not isinstance(client_id, (str, type(None))):
+        raise InputError("mode and client_id must be text.")
+    graph = await _on_thread(_graph, picture, mode)
+    return 202, {"prompt_id": await _queue(graph, client_id, request)}
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    received = bytearray()
+    async for chunk in request.content.iter_chunked(8192):
+        received += chunk
+        if len(received) > _MOST_BYTES:
+            raise InputError(
+                f"the question is longer than {_MOST_BYTES // 1024} KB. Ask for one image at a time."
+            )
+    try:
+        asked = json.loads(received)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the question is not JSON: {one_line(error)}") from error
+    if not isinstance(asked, dict):
+        raise InputError("the question must be a JSON object with image and mode.")
+    return asked
+
+
+def _graph(picture: jobs.Picture, mode: str) -> dict[str, Any]:
+    from . import NODE_CLASS_MAPPINGS
+
+    picture.check(host.folder_of(picture.type))
+    plan = jobs.plan(mode, _pair(), _is_here)
+    inputs = NODE_CLASS_MAPPINGS["PromptglassInterrogate"].INPUT_TYPES()["required"]
+    return jobs.graph(picture, mode, plan, inputs)
+
+
+def _pair() -> jobs.Pair | None:
+    from folder_paths import get_filename_list
+
+    return jobs.find_pair(get_filename_list("text_encoders"), get_filename_list("clip_vision"))
+
+
+def _is_here(model: str) -> bool:
+    from ..promptglass.weights import local_path
+
+    return local_path(model) is not None
+
+
+async def _queue(graph: dict[str, Any], client_id: str | None, request: web.Request) -> str:
+    """Through the host's own door: what its queue holds inside changes from version to version."""
+    import aiohttp
+    from comfy.cli_args import args
+    from server import PromptServer
+
+    server = PromptServer.instance
+    url = loopback_url(server.address, server.port, bool(args.tls_keyfile and args.tls_certfile))
+    question = {"prompt": graph, "front": True, "extra_data": {}}
+    # Without one, every browser would be told of it, and take its nodes and errors for the workflow's own.
+    question["client_id"] = client_id or f"promptglass-{uuid.uuid4().hex}"
+    # Where somebody has put a login before the host, whoever asks us is let in as themselves.
+    passed_on = ("Cookie", "Authorization", "Comfy-User")
+    headers = {name: request.headers[name] for name in passed_on if name in request.headers}
+    try:
+        # It is ourselves that we ask, whatever name the certificate is for; and not by way of a proxy.
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_QUEUE_S)) as session,
+            session.post(f"{url}/prompt", json=question, headers=headers, ssl=False) as response,
+        ):
+            said = await response.json(content_type=None)
+    except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
+        raise PromptglassError(f"ComfyUI's queue at {url} does not answer: {one_line(error)}") from error
+    if not isinstance(said, dict) or "prompt_id" not in said:
+        raise PromptglassError(f"ComfyUI did not take the job: {host_error(said)}")
+    return str(said["prompt_id"])
+
+
+def loopback_url(address: str, port: int, has_tls: bool) -> str:
+    """Where this machine reaches a server that listens on an address."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(address, address)
+    shown = f"[{address}]" if ":" in address else address
+    return f"{'https' if has_tls else 'http'}://{shown}:{port}"
+
+
+def host_error(said: Any) -> str:
+    """The host's refusal of a graph in one line: what is wrong with which node."""
+    if not isinstance(said, dict):
+        return "it gives no reason."
+    for node in (said.get("node_errors") or {}).values():
+        for error in node.get("errors") or []:
+            parts = (node.get("class_type"), error.get("message"), error.get("details"))
+            return visible(": ".join(str(part) for part in parts if part))[:300]
+    error = said.get("error")
+    text = error.get("message") if isinstance(error, Mapping) else error
+    return visible(str(text or "it gives no reason."))[:300]
+
+
+async def _job(request: web.Request) -> Answer:
+    """How far an interrogation is: queued, running, done, failed, stopped, or gone from queue and history."""
+    from server import PromptServer
+
+    queue = PromptServer.instance.prompt_queue
+    prompt_id = request.match_info["prompt_id"]
+    volatile = getattr(queue, "get_current_queue_volatile", queue.get_current_queue)  # the older one copies
+    running, pending = ({item[1] for item in items} for items in volatile())
+    if prompt_id in running:
+        return 200, {"state": "running", "share": _share_done(prompt_id)}
+    if prompt_id in pending:
+        return 200, {"state": "queued"}
+    # A job goes from one to the other in one step: what is in neither now is gone.
+    entry = queue.get_history(prompt_id=prompt_id).get(prompt_id)
+    if entry is None:
+        return 200, {"state": "gone"}
+    result = next(of_prompt(prompt_id, entry), None)
+    return 200, {"state": result["state"], "result": result} if result else {"state": "stopped"}
+
+
+def _share_done(prompt_id: str) -> float | None:
+    """0 to 1; None where the node that runs does not say, or the host keeps no account."""
+    try:
+        from comfy_execution.progress import get_progress_state
+    except ImportError:
+        return None
+    state = get_progress_state()
+    node = state.nodes.get(f"{jobs.NODE}-interrogate", {}) if state.prompt_id == prompt_id else {}
+    return node["value"] / node["max"] if node.get("max", 0) > 1 else None
+
+
+# -- what is there -------------------------------------------------------------------------------------------
+
+
+async def _results(request: web.Request) -> Answer:
+    from server import PromptServer
+
+    limit = request.query.get("limit", "50")
+    if not (limit.isascii() and limit.isdigit()):
+        raise InputError("limit must be a number from 1 to 200.")
+    history = PromptServer.instance.prompt_queue.get_history()
+    return 200, {"results": await _on_thread(results, history, int(limit[:9]))}
+
+
+async def _health(request: web.Request) -> Answer:
+    return 200, await _on_thread(_state)
+
+
+def _state() -> dict[str, Any]:
+    from ..promptglass.weights import listing
+
+    pair = _pair()
+    return {
+        "version": __version__,
+        "pair": {"clip": pair.clip, "clip_vision": pair.clip_vision} if pair else None,
+        "models": [
+            {
+                "name": known.name,
+                "kind": known.kind,
+                "here": folder is not None,
+                "command": _command(known.name),
+            }
+            for known, folder in listing()
+        ],
+        "profiles": _profile_names(),
+        "modes": [*jobs.MODES],
+    }
+
+
+def _command(model: str) -> str:
+    """What to type to get a model: promptglass is rarely installed as a program where ComfyUI runs."""
+    get = f"models get {model}"
+    if shutil.which("promptglass", path=str(Path(sys.executable).parent)):
+        return f"promptglass {get}"
+    return f"cd {_quoted(_PACK)}\n{_quoted(Path(sys.executable))} -m promptglass {get}"
+
+
+def _quoted(path: Path) -> str:
+    return f'"{path}"' if " " in str(path) else str(path)
+
+
+def _profile_names() -> list[str]:
+    from ..promptglass.llm.profiles import profiles
+
+    try:
+        return [*profiles()]
+    except InputError:  # `endpoints` says it
+        return []
+
+
+async def _endpoints(request: web.Request) -> Answer:
+    from ..promptglass.llm.profiles import profiles
+
+    known = [*(await _on_thread(profiles)).values()]
+    pool = ThreadPoolExecutor(len(known), "promptglass-endpoints")
+    try:
+        found = await asyncio.gather(*(_on_thread(_checked, profile, pool=pool) for profile in known))
+    finally:
+        pool.shutdown(wait=False)
+    return 200, {"endpoints": found}
+
+
+def _checked(profile: Profile) -> dict[str, Any]:
+    from ..promptglass.llm import Endpoint
+
+    endpoint = Endpoint(profile)
+    health = endpoint.check()
+    return {
+        "name": profile.name,
+        "reachable": health.reachable,
+        "usable": health.usable,
+        "message": visible(
+            health.message.removeprefix(endpoint.shown).removeprefix(profile.name).lstrip(": ")
+        ),
+        "models": [visible(name) for name in health.models],
+    }
+
+
+async def _wildcards(request: web.Request) -> Answer:
+    return 200, {"folders": await _on_thread(_wildcard_folders)}
+
+
+def _wildcard_folders() -> list[dict[str, Any]]:
+    from .wildcards import folders
+
+    return [
+        {"reader": reader, "folder": _below(path, host.base_folder()), "files": _wildcard_files(path)}
+        for reader, (path, _) in folders().items()
+    ]
+
+
+def _below(path: Path, base: Path) -> str:
+    """As people know a folder: from ComfyUI's own folder on, where it is in there."""
+    inside = path.is_relative_to(base)
+    return visible((path.relative_to(base) if inside else path).as_posix())
+
+
+def _wildcard_files(folder: Path) -> list[dict[str, Any]]:
+    """The files that promptglass writes; one that cannot be read is there without a count."""
+    from ..promptglass.wildcard_files import HOME, read_wildcards, text_of, wildcard_name
+
+    paths = [
+        *(folder / HOME).rglob("*.txt"),
+        *(folder / HOME).rglob("*.json"),
+        *folder.glob(f"{HOME}.*.yaml"),
+    ]
+    found = []
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        try:
+            file = read_wildcards(folder, name)
+            found.append({"name": file.name, "lines": sum(1 for entry in file.entries if text_of(entry))})
+        except (PromptglassError, OSError):
+            found.append({"name": wildcard_name(name), "lines": None})
+    return sorted(found, key=lambda file: file["name"])
+
+
+async def _on_thread(work: Callable[..., Any], *arguments: Any, pool: Executor | None = None) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
