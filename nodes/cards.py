@@ -1,4 +1,4 @@
-"""What a node shows of its answers, as the frontend draws it (javascript/comfyui/cards.mjs)."""
+"""What a node shows of its answers, as the frontend draws it (javascript/comfyui/promptglass/cards.mjs)."""
 
 from __future__ import annotations
 

@@ -16,8 +16,6 @@ from ..promptglass.folders import cache_folder
 from . import host
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from PIL import Image
 
@@ -182,15 +180,21 @@ def _checked(clip: Any, clip_vision: Any, projection: str) -> LoadedClip:
 def _projections(clip: Any, tower: str, choice: str) -> Iterator[tuple[torch.Tensor | None, str]]:
     """What may be the tower's projection, the likeliest first; None is its own."""
     from ..promptglass.clip.graph_encoder import text_towers
-    from ..promptglass.clip.projections import find_projection
+    from ..promptglass.clip.projections import find_projection, projection_in
 
     width = text_towers(clip)[tower].transformer.text_projection.weight.shape[0]
-    files: Mapping[str, Path] = host.model_files()
-    if choice not in (AUTO, BUILT_IN):
-        if choice not in files:
-            raise InputError(f"there is no file {choice} any more: choose another projection")
-        files = {choice: files[choice]}
-    if choice != BUILT_IN and (found := find_projection(width, files.values())):
+    files = host.model_files()
+    if choice == AUTO:
+        found = find_projection(width, files.values())
+    elif choice == BUILT_IN:
+        found = None
+    elif choice in files:
+        found = projection_in(files[choice], width)
+        if found is None:
+            raise ModelError(f"{choice} holds no trained text projection {width} wide: choose auto")
+    else:
+        raise InputError(f"there is no file {choice} any more: choose another projection")
+    if found is not None:
         yield found.weight, found.path.name
     if choice in (AUTO, BUILT_IN):
         yield None, "the CLIP's own"

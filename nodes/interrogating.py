@@ -260,9 +260,9 @@ class Classify(schema.Node):
                     ["all", *_category_names(), OWN_ONLY], "all", "Which built-in sets of labels."
                 ),
                 "labels": schema.text(
-                    "Labels of your own, a line each, that compete. `fox = 🦊` states an emoji.",
+                    "Labels of your own, a line each, that compete. `fox = EMOJI` states one of its own.",
                     lines=True,
-                    placeholder="a line each: cat, dog, fox = 🦊",
+                    placeholder="a line each: cat, dog, fox",
                 ),
                 "top": schema.number(3, 1, 50, "How many labels of each set to show."),
                 "model": schema.own_model(own_models("clip")),

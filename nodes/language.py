@@ -192,7 +192,9 @@ def _who(judged: bool) -> dict[str, Any]:
         ),
         "model": schema.text("Another model than the profile's own.", placeholder="the profile's"),
         "prompt_id": schema.choice(
-            fitting, fitting[0], "What it is asked: see promptglass prompts, or your own prompts.yaml."
+            fitting,
+            "refine" if judged else "describe",
+            "What it is asked: see promptglass prompts, or your own prompts.yaml.",
         ),
     }
 

@@ -37,7 +37,7 @@ def put_right(
     if not phrases:
         return "", "there is no prompt in it"
     if missing := _missing(", ".join(phrases), wanted):
-        last = phrases[-1].rstrip(" .!?。！？")
+        last = phrases[-1].rstrip(" .!?\u3002\uff01\uff1f")
         is_harmless = all(holds(last, words) for words in wanted if holds(phrases[-1], words))
         phrases = [*phrases[:-1], last if is_harmless else phrases[-1], *missing]
     is_fitting = not clip_tokens or _fit(phrases, wanted, clip_tokens)

@@ -1,7 +1,7 @@
 """An emoji for a label, or none: nothing is better than a wrong one.
 
 Names come from our own list (data/emoji.txt) and, where it is installed, from the library `emoji`, of which
-only the official names count: its chat aliases make 👋 of a wave and a flag of "it".
+only the official names count: its chat aliases make a waving hand of a wave and a flag of "it".
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def emoji_of(label: str) -> str:
 def label_lines(text: str) -> dict[str, str]:
     """Labels, one a line, and the emoji that each one states ("" where none).
 
-    `label` or `label = 🦊`; a line that begins with # and a label that was there before, in whatever case,
+    `label` or `label = EMOJI`; a line that begins with # and a label that was there before, in whatever case,
     are left out.
     """
     found: dict[str, str] = {}

@@ -1,20 +1,20 @@
 """Every error promptglass raises on purpose.
 
 PromptglassError
-├── InputError              what the user gave cannot be used: a mode, a table file, an option
-│   ├── ImageError          a picture cannot be read; knows which one and why
-│   ├── SidecarError        a sidecar cannot be used, and was left as it is
-│   └── EncryptionKeyError  the key for what is encrypted is missing or wrong
-├── ModelError              a model cannot be used as asked
-│   ├── WeightsMissing      its weights are not here and cannot be fetched
-│   └── CaptionerMissing    a mode needs a caption, and nobody can write one
-├── EndpointError           a language model's endpoint cannot be used as asked
-│   ├── EndpointUnreachable no connection, a broken one, or silence for too long
-│   ├── EndpointRefused     key, account or model will not do: whatever else is asked, the answer is the same
-│   ├── ModelSeesNot        the model does not see pictures; what shows it none may fare better
-│   └── ReplyError          what an endpoint answered cannot be used
-├── Stopped                 the caller's own wish, and no failure of what was under way
-└── DependencyMissing       an optional package is not installed
+|-- InputError              what the user gave cannot be used: a mode, a table file, an option
+|   |-- ImageError          a picture cannot be read; knows which one and why
+|   |-- SidecarError        a sidecar cannot be used, and was left as it is
+|   `-- EncryptionKeyError  the key for what is encrypted is missing or wrong
+|-- ModelError              a model cannot be used as asked
+|   |-- WeightsMissing      its weights are not here and cannot be fetched
+|   `-- CaptionerMissing    a mode needs a caption, and nobody can write one
+|-- EndpointError           a language model's endpoint cannot be used as asked
+|   |-- EndpointUnreachable no connection, a broken one, or silence for too long
+|   |-- EndpointRefused     key, account or model will not do: whatever else is asked, the answer is the same
+|   |-- ModelSeesNot        the model does not see pictures; what shows it none may fare better
+|   `-- ReplyError          what an endpoint answered cannot be used
+|-- Stopped                 the caller's own wish, and no failure of what was under way
+`-- DependencyMissing       an optional package is not installed
 
 Their text is shown to the user as it is: one line that names the thing, the cause and the way out.
 """

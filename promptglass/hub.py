@@ -20,9 +20,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import WeightsMissing, one_line
 from .folders import waiting_lock
+
+if TYPE_CHECKING:
+    import requests
 
 logger = logging.getLogger("promptglass")
 
@@ -30,6 +34,7 @@ logger = logging.getLogger("promptglass")
 DISK_MARGIN_BYTES = 64 * 2**20
 # A connection that breaks is taken up again; it ends when this many attempts in a row brought nothing.
 FRUITLESS_ATTEMPTS = 3
+SMALL_FILE_BYTES = 16 * 2**20  # an index of the largest models is under one
 
 
 def cache_folder() -> Path:
@@ -71,13 +76,8 @@ def snapshots(repo: str) -> list[Path]:
 
 def fetch(repo: str, choose: Callable[[list[str]], list[str]], label: str, progress: bool) -> Path:
     """The snapshot folder, after fetching those files of `repo` that `choose` picks from all their names."""
-    from huggingface_hub import HfApi
-
-    info = HfApi().model_info(repo, revision="main", timeout=_timeout_s())
-    names = choose([sibling.rfilename for sibling in info.siblings or []])
-    commit, storage = str(info.sha), _storage(repo)
-    if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        raise ValueError("it does not name the commit of its files")
+    commit, names = contents(repo)
+    names, storage = choose(names), _storage(repo)
     snapshot = storage / "snapshots" / commit
     absent = [_look_up(repo, name, commit) for name in names if not (snapshot / name).is_file()]
     _check_disk(label, storage, absent)
@@ -89,6 +89,55 @@ def fetch(repo: str, choose: Callable[[list[str]], list[str]], label: str, progr
             _place(file, storage / "blobs", snapshot / file.name, progress)
         _replace_text(storage / "refs" / "main", commit)
     return snapshot
+
+
+def contents(repo: str) -> tuple[str, list[str]]:
+    """The current commit of a repository, and the names of its files."""
+    from huggingface_hub import HfApi
+
+    info = HfApi().model_info(repo, revision="main", timeout=_timeout_s())
+    commit = str(info.sha)
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise ValueError("it does not name the commit of its files")
+    return commit, [sibling.rfilename for sibling in info.siblings or []]
+
+
+def remote_reader(repo: str, name: str, commit: str) -> Callable[[int, int], bytes]:
+    """Reads parts of a file: from `start` exactly `count` bytes. What is not asked for is not fetched."""
+
+    def read(start: int, count: int) -> bytes:
+        asked = {"Range": f"bytes={start}-{start + count - 1}"}
+        with _opened(_url(repo, name, commit), asked) as response:
+            answered = response.headers.get("Content-Range", "")
+            if response.status_code != 206 or not answered.startswith(f"bytes {start}-"):
+                raise ValueError(f"the hub, or a proxy before it, gives out {name} only as a whole")
+            content = _at_most(response, count)
+        if len(content) != count:
+            raise ValueError(f"the connection broke, or {name} ends early")
+        return content
+
+    return read
+
+
+def small_file(repo: str, name: str, commit: str) -> bytes:
+    with _opened(_url(repo, name, commit), {}) as response:
+        content = _at_most(response, SMALL_FILE_BYTES + 1)
+    if len(content) > SMALL_FILE_BYTES:
+        raise ValueError(f"{name} is too large to be what it is called")
+    return content
+
+
+def announce(text: str, progress: bool) -> None:
+    logger.info(text)
+    if progress:
+        print(text, file=sys.stderr, flush=True)
+
+
+def human(size_bytes: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} B"
 
 
 def reason(error: BaseException) -> str:
@@ -126,10 +175,16 @@ def _storage(repo: str) -> Path:
     return cache_folder() / f"models--{repo.replace('/', '--')}"
 
 
-def _look_up(repo: str, name: str, commit: str) -> _RemoteFile:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+def _url(repo: str, name: str, commit: str) -> str:
+    from huggingface_hub import hf_hub_url
 
-    url = hf_hub_url(repo, name, revision=commit)
+    return hf_hub_url(repo, name, revision=commit)
+
+
+def _look_up(repo: str, name: str, commit: str) -> _RemoteFile:
+    from huggingface_hub import get_hf_file_metadata
+
+    url = _url(repo, name, commit)
     found = get_hf_file_metadata(url, timeout=_timeout_s())
     if found.etag is None or found.size is None or not re.fullmatch(r"[\w.-]+", found.etag):
         raise ValueError(f"it does not announce the size and ETag of {name}")
@@ -142,7 +197,7 @@ def _check_disk(label: str, storage: Path, absent: list[_RemoteFile]) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + DISK_MARGIN_BYTES:
         raise WeightsMissing(
-            f"no room for {label}: {_human(needed)} to fetch, {_human(free)} free at {folder}. "
+            f"no room for {label}: {human(needed)} to fetch, {human(free)} free at {folder}. "
             "Free some, or set HF_HOME to a folder on another disk."
         )
 
@@ -151,12 +206,10 @@ def _announce(label: str, source: str, storage: Path, absent: list[_RemoteFile],
     files = f"{len(absent)} file{'s' if len(absent) != 1 else ''}"
     already = _partial_bytes(storage, absent)
     text = (
-        f"fetching {label}: {_human(sum(file.size_bytes for file in absent))} in {files}"
-        f"{f' ({_human(already)} already here)' if already else ''} from {source} to {storage}"
+        f"fetching {label}: {human(sum(file.size_bytes for file in absent))} in {files}"
+        f"{f' ({human(already)} already here)' if already else ''} from {source} to {storage}"
     )
-    logger.info(text)
-    if progress:
-        print(text, file=sys.stderr, flush=True)
+    announce(text, progress)
 
 
 def _place(file: _RemoteFile, blobs: Path, pointer: Path, progress: bool) -> None:
@@ -213,15 +266,8 @@ def _continue_until_whole(file: _RemoteFile, partial: Path, on_bytes: Callable[[
 
 
 def _append(url: str, partial: Path, on_bytes: Callable[[int], object]) -> None:
-    import requests
-    from huggingface_hub.utils import build_hf_headers
-
     have = _size_bytes(partial)
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with requests.get(url, headers=headers, stream=True, timeout=_timeout_s()) as response:
-        response.raise_for_status()
+    with _opened(url, {"Range": f"bytes={have}-"} if have else {}) as response:
         is_rest = response.status_code == 206
         if not is_rest:
             on_bytes(-have)  # a server without ranges starts over
@@ -232,6 +278,30 @@ def _append(url: str, partial: Path, on_bytes: Callable[[int], object]) -> None:
                 on_bytes(len(chunk))
             out.flush()
             os.fsync(out.fileno())
+
+
+def _opened(url: str, headers: dict[str, str]) -> requests.Response:
+    """To be closed. A token goes with it to the hub, and not on to where the hub redirects."""
+    import requests
+    from huggingface_hub.utils import build_hf_headers
+
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity", **headers}
+    response = requests.get(url, headers=headers, stream=True, timeout=_timeout_s())
+    try:
+        response.raise_for_status()
+    except requests.HTTPError:
+        response.close()
+        raise
+    return response
+
+
+def _at_most(response: requests.Response, count: int) -> bytes:
+    content = bytearray()
+    for chunk in response.iter_content(2**16):
+        content += chunk
+        if len(content) >= count:
+            break
+    return bytes(content[:count])
 
 
 def _timeout_s() -> float:
@@ -265,10 +335,3 @@ def _replace_text(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.promptglass.incomplete")
     partial.write_text(text)
     partial.replace(path)
-
-
-def _human(size_bytes: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes} B"

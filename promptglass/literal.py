@@ -17,7 +17,7 @@ _PLAIN = re.compile(rf"(?=[\W_]*[^\W_])(?!,){_SAFE}+(?:(?:[_:/*] ?| ){_SAFE}+)*(
 _REPLACED = str.maketrans({"{": "(", "}": ")", "|": "/", "$": None, "#": None})
 _ODD = re.compile(r"[^\w\x20-\x7e]")
 _BLANK = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
-_ZERO_WIDTH_JOINER = "\u200d"  # holds 👩‍🚀 together
+_ZERO_WIDTH_JOINER = "\u200d"  # holds a woman and a rocket together: an astronaut
 _WEIGHT = re.compile(r"[ ,]*(?:[-+]?[\d.]+ ?:: ?)+")  # newer Impact-Packs honour it in any file
 _NETWORK = re.compile(r"<(?=\w+:)")  # <lora:…>, <lyco:…>, <hypernet:…>: what A1111 and Impact-Pack load
 

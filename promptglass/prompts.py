@@ -174,7 +174,7 @@ def _quoted(value: str) -> str:
 
 # <|im_end|>, </s>, <start_of_turn>, <<SYS>>, [INST]: what chat templates are made of. A server may take them
 # for the real thing wherever they stand. <lora:name:1> is none.
-_CONTROL = re.compile(r"<(?=[|<｜]|/?\w+>)|\[(?=/?(?:INST|SYSTEM_PROMPT|THINK)\])", re.IGNORECASE)
+_CONTROL = re.compile(r"<(?=[|<\uff5c]|/?\w+>)|\[(?=/?(?:INST|SYSTEM_PROMPT|THINK)\])", re.IGNORECASE)
 
 
 def unmarked(text: str) -> str:

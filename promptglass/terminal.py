@@ -131,7 +131,7 @@ def _body(answer: Answer) -> str:
         ranked = ((name, *next(iter(labels.items()))) for name, labels in details["tables"].items() if labels)
         return ", ".join(f"{name}: {label} {score:.3f}" for name, label, score in ranked)
     if answer.mode == "embedded" and details["negative"]:
-        return f"{answer.text} ─ negative: {details['negative']}"
+        return f"{answer.text} \u2500 negative: {details['negative']}"
     return answer.text
 
 

@@ -29,7 +29,7 @@ class Weights:
     """
 
     name: str  # what the user types
-    kind: str  # "clip", "caption" or "tags"
+    kind: str  # "clip", "caption", "tags" or "projection"
     repo: str
     files: tuple[str, ...]
     size_bytes: int  # of what `get` fetches; 0 when not known before asking the hub
@@ -124,11 +124,21 @@ KNOWN: tuple[Weights, ...] = (
     ),
 )
 
+# One tensor each, which `get` takes out of the model's file: the rest of a CLIP, its host may have.
+PROJECTIONS: tuple[Weights, ...] = tuple(
+    Weights(f"projection:{architecture}", "projection", repo, ("text_projection.safetensors",), size, "MIT")
+    for architecture, repo, size in (
+        ("ViT-L-14", "openai/clip-vit-large-patch14", 768 * 768 * 4),
+        ("ViT-H-14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", 1024 * 1024 * 4),
+        ("ViT-bigG-14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", 1280 * 1280 * 4),
+    )
+)
+
 
 def find(name: str) -> Weights | None:
     """A known model by its name, its repository, or a short form that only one model answers to."""
-    exact = [weights for weights in KNOWN if weights.name == name]
-    matches = exact or [weights for weights in KNOWN if _plain(name) in _aliases(weights)]
+    exact = [weights for weights in (*KNOWN, *PROJECTIONS) if weights.name == name]
+    matches = exact or [weights for weights in (*KNOWN, *PROJECTIONS) if _plain(name) in _aliases(weights)]
     return matches[0] if len(matches) == 1 else None
 
 
@@ -147,7 +157,7 @@ def resolve(name: str) -> Weights:
 
 def listing() -> list[tuple[Weights, Path | None]]:
     """Every known model and where it lies."""
-    return [(weights, local_path(weights)) for weights in KNOWN]
+    return [(weights, local_path(weights)) for weights in (*KNOWN, *PROJECTIONS)]
 
 
 def local_path(name_or_weights: str | Weights) -> Path | None:
@@ -199,6 +209,10 @@ def get(name: str, progress: bool = True) -> Path:
         return _choose(weights.files, names)[::-1]
 
     try:
+        if weights.kind == "projection":
+            from .clip import projections  # needs torch
+
+            return projections.fetch(weights, progress)
         return hub.fetch(weights.repo, weights_last, weights.name, progress)
     except WeightsMissing:
         raise
@@ -222,17 +236,24 @@ def ready(name: str, kind: str) -> Path:
 def missing(weights: Weights, reason: str) -> WeightsMissing:
     """The one message about weights that are not here: which, why, where we looked, three ways out."""
     required = [spec.partition("|")[0] for spec in weights.files if not spec.endswith("|")]
-    path = "`--model PATH`" if weights.kind == "clip" else "a path in place of the name"
+    point = {"clip": "`--model PATH`", "projection": whole_model(weights)}
+    path = point.get(weights.kind, "a path in place of the name")
     here = [other.name for other, folder in listing() if folder and other.kind == weights.kind]
     others = f"{', '.join(here)} is here" if here else _NEEDS_NO_HUB
-    alike = "" if weights in KNOWN else _did_you_mean(weights.name)
+    instead = "" if weights.kind == "projection" else f" Use another: {others}."
+    alike = "" if weights in (*KNOWN, *PROJECTIONS) else _did_you_mean(weights.name)
     return WeightsMissing(
         f"no weights for {weights.name}: {reason}.{alike} "
         f"Looked in {hub.cache_folder()}; its source is {hub.shown_endpoint()}/{weights.repo}. "
         f"Get them: `promptglass models get {weights.name}` when online, or set HF_ENDPOINT to a mirror. "
-        f"Point to them: {path}, or copy {', '.join(required)} to {drop_folder(weights)}. "
-        f"Use another: {others}."
+        f"Point to them: {path}, or copy {', '.join(required)} to {drop_folder(weights)}.{instead}"
     )
+
+
+def whole_model(projection: Weights) -> str:
+    """What to do where a projection alone cannot be had: ComfyUI loads the file that it is part of."""
+    file = f"{projection.repo.partition('/')[2]}.safetensors"
+    return f"put {file} (the whole of {projection.repo}) into ComfyUI's models/clip_vision"
 
 
 def _plain(name: str) -> str:
@@ -240,6 +261,8 @@ def _plain(name: str) -> str:
 
 
 def _aliases(weights: Weights) -> set[str]:
+    if weights.kind == "projection":  # the repository's name means the model
+        return {_plain(weights.name)}
     spellings = [weights.name, weights.repo, weights.repo.partition("/")[2]]
     if weights.name != weights.repo:
         spellings.append(weights.name.partition("/")[0])  # the architecture alone
@@ -278,7 +301,7 @@ def _unknown(name: str, tags: Iterable[str] = ()) -> WeightsMissing:
 
 
 def _did_you_mean(name: str, tags: Iterable[str] = ()) -> str:
-    by_spelling = {alias: known.name for known in KNOWN for alias in _aliases(known)}
+    by_spelling = {alias: known.name for known in (*KNOWN, *PROJECTIONS) for alias in _aliases(known)}
     by_spelling = {_plain(tag): tag for tag in tags} or by_spelling
     near = difflib.get_close_matches(_plain(name), by_spelling, n=3, cutoff=0.55)
     names = dict.fromkeys(by_spelling[spelling] for spelling in near)

@@ -208,7 +208,7 @@ def _warn_of_namesakes(given: dict[str, Lines], out: Path) -> None:
 
 
 def _read_record(path: Path) -> dict[str, dict[str, Lines]]:
-    """source → file → lines. Lost or damaged, all lines there are count as the user's."""
+    """source to file to lines. Lost or damaged, all lines there are count as the user's."""
     shown = visible(str(path))
     try:
         record = json.loads(path.read_bytes())

@@ -67,7 +67,7 @@ def categories() -> Mapping[str, Category]:
 def parse_labels(text: str) -> dict[str, str]:
     """A user's own labels, one a line, and the emoji that each one states ("" where none).
 
-    `label` or `label = 🦊`; lines that begin with # and labels that stood before are left out.
+    `label` or `label = EMOJI`; lines that begin with # and labels that stood before are left out.
     Raises InputError where no label is left, or more than MAX_LABELS.
     """
     labels = label_lines(text)

@@ -21,14 +21,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _list_models(arguments: argparse.Namespace) -> int:
+    from ..hub import human
     from ..weights import listing
 
     rows = [("NAME", "FOR", "SIZE", "LICENCE", "WHERE")]
     for weights, folder in listing():
-        size = f"{weights.size_bytes / 1e9:.1f} GB"
-        rows.append(
-            (weights.name, weights.kind, size, weights.licence, str(folder) if folder else "not here")
-        )
+        size, where = human(weights.size_bytes), str(folder or "not here")
+        rows.append((weights.name, weights.kind, size, weights.licence, where))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for *cells, where in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), where]))
