@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MODES = ["fast", "best", "classic", "caption", "tables", "negative"]
 NO_TABLES = "none"
+_HAS_NEGATIVES = frozenset(("flavors", "negative"))  # whoever chose other tables chose no such words
 _TOGETHER = 16  # pictures that are worked on at a time: between two reports of progress
 
 
@@ -207,7 +208,7 @@ def _interrogated(
     negatives: Sequence[Interrogation | None] = [None] * len(subjects)
     if mode == "negative":
         negatives = answers
-    elif with_negative:
+    elif with_negative and _HAS_NEGATIVES & {*interrogator.vocabulary.spans}:
         negatives = interrogator.negative(subjects)
     return [_Found(*one) for one in zip(answers, negatives, tables, subjects, strict=True)]
 

@@ -270,6 +270,7 @@ def test_imports_are_cheap(code: str) -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_ctrl_c_keeps_what_was_computed(models, tmp_path: Path) -> None:
     """On the real lists: the tiny model takes a while to embed a hundred thousand labels."""

@@ -442,6 +442,7 @@ for mode in ("best", "fast", "classic", "negative"):
 """
 
 
+@pytest.mark.long
 def test_the_hash_seed_changes_nothing() -> None:
     answers = set()
     for seed in ("1", "2"):

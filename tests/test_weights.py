@@ -469,7 +469,7 @@ def test_listing_shows_what_is_here(run):
     run(get(TAGGER))
     out, _ = run("print([known.name for known, folder in weights.listing() if folder])")
     assert out == str([TAGGER])
-    assert run("print(len(weights.listing()) == len(weights.KNOWN))")[0] == "True"
+    assert run("print(len(weights.listing()) == len(weights.KNOWN + weights.PROJECTIONS))")[0] == "True"
 
 
 def partial_of_model(tmp_path: Path) -> Path:

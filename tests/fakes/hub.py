@@ -3,11 +3,12 @@
 What it is: HTTP over a real socket, so that real clients, broken connections and killed processes are tested.
 What it fakes: the protocol was read off huggingface_hub's sources, not recorded from the real hub, which the
 machines that build this cannot reach. It knows one commit per repository, no tokens, no Xet, no pages of
-results, and its repositories hold a few kilobytes of noise under the names of real models' files.
+results, and its repositories hold noise, or a few tensors of it, under the names of real models' files.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ class Request:
     method: str
     path: str
     range: str | None
+    token: str | None
     sent_bytes: int = 0
 
 
@@ -77,6 +79,11 @@ class FakeHub:
         return [r.range for r in self.requests if r.range and r.path.startswith("/cdn/")]
 
 
+@functools.lru_cache(maxsize=64)
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def commit_of(repo: str) -> str:
     return hashlib.sha1(repo.encode()).hexdigest()
 
@@ -89,7 +96,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             self.do_GET()
 
         def do_GET(self) -> None:
-            self.request_seen = Request(self.command, self.path, self.headers.get("Range"))
+            asked = (self.headers.get("Range"), self.headers.get("Authorization"))
+            self.request_seen = Request(self.command, self.path, *asked)
             hub.requests.append(self.request_seen)
             path = self.path.partition("?")[0]
             if hub.status:
@@ -117,7 +125,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 return self.answer(404, {"X-Error-Code": "EntryNotFound"})
             headers = {"X-Repo-Commit": commit_of(repo), "Accept-Ranges": "bytes"}
             if len(content) > LARGE_BYTES:
-                sha256 = hashlib.sha256(content).hexdigest()
+                sha256 = _sha256(content)
                 headers |= {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{sha256}"'}
                 return self.answer(302, {**headers, "Location": f"{hub.cdn_url}/{sha256}"})
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -127,16 +135,17 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             if hub.status_of_large:
                 return self.answer(hub.status_of_large)
             contents = [content for files in hub.repos.values() for content in files.values()]
-            content = next(c for c in contents if hashlib.sha256(c).hexdigest() == sha256)
+            content = next(c for c in contents if _sha256(c) == sha256)
             if hub.damaged:
                 content = bytes([content[0] ^ 1]) + content[1:]
-            start = re.fullmatch(r"bytes=(\d+)-", self.request_seen.range or "")
-            if not start or not hub.has_ranges:
+            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.request_seen.range or "")
+            if not asked or not hub.has_ranges:
                 return self.answer(200, {}, content, is_large=True)
-            if int(start[1]) >= len(content):
+            start, end = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+            if start >= len(content):
                 return self.answer(416)
-            headers = {"Content-Range": f"bytes {start[1]}-{len(content) - 1}/{len(content)}"}
-            return self.answer(206, headers, content[int(start[1]) :], is_large=True)
+            headers = {"Content-Range": f"bytes {start}-{end}/{len(content)}"}
+            return self.answer(206, headers, content[start : end + 1], is_large=True)
 
         def answer(
             self,
@@ -154,9 +163,13 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 return
             limits = [limit for limit in (hub.cut_after, hub.stall_after) if limit is not None and is_large]
             sent = body[: limits[0]] if limits else body
-            self.wfile.write(sent)
-            self.wfile.flush()
-            self.request_seen.sent_bytes = len(sent)
+            for start in range(0, len(sent), 2**16):
+                try:
+                    self.wfile.write(sent[start : start + 2**16])
+                except ConnectionError:  # the client has read enough
+                    self.close_connection = True
+                    return
+                self.request_seen.sent_bytes += len(sent[start : start + 2**16])
             if len(sent) < len(body):
                 if hub.stall_after is not None:
                     hub.released.wait(60)
