@@ -19,7 +19,21 @@ from typing import Any
 
 sys.path[:0] = [os.environ["COMFYUI"], str(Path(__file__).parent.parent)]
 
-WORDS = "red cat oil painting of a trending light mountain detailed portrait by soft sky golden ocean".split()
+WORDS = [
+    "red",
+    "cat",
+    "oil",
+    "painting",
+    "of",
+    "trending",
+    "light",
+    "mountain",
+    "portrait",
+    "by",
+    "soft",
+    "sky",
+]
+START = "a portrait of a cat, oil painting"
 
 
 def main() -> None:
@@ -39,7 +53,6 @@ def main() -> None:
     encoder = GraphEncoder("clip_l", clip, "clip_l", vision, lambda: ready(clip), None)
     rng = random.Random(0)
     texts = [" ".join(rng.choices(WORDS, k=rng.randint(8, 16))) for _ in range(count)]
-    chain = [f"a portrait of a cat, oil painting, {text}" for text in texts]
 
     def by_host(some: list[str]) -> torch.Tensor:
         with torch.no_grad():
@@ -49,7 +62,7 @@ def main() -> None:
     pooled, host_s = timed(lambda: by_host(few))
     host_s *= len(texts) / len(few)
     found, ours_s = timed(lambda: encoder.encode_texts(texts))
-    _, chain_s = timed(lambda: encoder.encode_continuations("a portrait of a cat, oil painting", [c[33:] for c in chain]))
+    _, chain_s = timed(lambda: encoder.encode_continuations(START, [f", {text}" for text in texts]))
     projected = clip.cond_stage_model.clip_l.transformer.text_projection(pooled)
     expected = torch.nn.functional.normalize(projected.float(), dim=-1)
     print(f"{count} texts of 10 to 18 tokens, CPU s")

@@ -120,7 +120,7 @@ class PreviewWildcard(schema.Node):
     @classmethod
     def IS_CHANGED(cls, folder: Any, **_: Any) -> list[Any]:
         """The files as they are now."""
-        place, _ = _chosen(folder[0])
+        place = _chosen(folder[0])[0]
         files = sorted(path for path in place.rglob("*") if path.suffix in (".txt", ".yaml", ".json"))
         return [[str(path), path.stat().st_mtime_ns] for path in files]
 
@@ -137,7 +137,7 @@ class PreviewWildcard(schema.Node):
             from dynamicprompts.wildcards import WildcardManager
         except ImportError as error:
             raise DependencyMissing("a preview of wildcards", "dynamicprompts") from error
-        place, _ = _chosen(folder[0])
+        place = _chosen(folder[0])[0]
         generator = RandomPromptGenerator(WildcardManager(place), seed=seed[0])
         try:
             drawn = [*generator.generate(template[0], count[0])]

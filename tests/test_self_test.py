@@ -84,7 +84,7 @@ def test_unrelated_sides_hardly_ever_pass(sides) -> None:
 def test_a_geometry_that_both_sides_share_does_not_help_unrelated_ones(sides) -> None:
     """Coloured or not outweighs all else on both sides: chance has to get one sign right, and no more.
 
-    Without evening out the directions, a fifth of these pass.
+    Without evening out the directions, one in seven of these passes.
     """
     is_coloured = torch.tensor([1.0 if pair.caption.startswith("a plain") else -1.0 for pair in PAIRS])
     seen = sides[0][0] - sides[0][0].mean(0)
