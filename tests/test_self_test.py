@@ -124,9 +124,9 @@ def test_a_fitted_projection_passes_and_the_same_transposed_does_not(sides) -> N
 
 def test_a_real_encoder_of_random_weights_is_refused_by_name_and_way_out(encoder) -> None:
     with pytest.raises(ModelError) as caught:
-        check(encoder, "get the text projection")
+        check(encoder, "Get the text projection.")
     assert str(caught.value).startswith(f"{encoder.name}: pictures and texts do not belong together: ")
-    assert str(caught.value).endswith("; get the text projection")
+    assert str(caught.value).endswith(" of 3). Get the text projection.")
     assert "\n" not in str(caught.value)
 
 

@@ -87,12 +87,12 @@ def projection_in(path: Path, width: int) -> Found | None:
 
 
 def how_to_get(tower: str) -> str:
-    """What to do where a tower has no projection that fits, in half a line."""
+    """What to do where a tower has no projection that fits: a sentence with the command and the file."""
     _, name = PUBLISHED[tower]
     published = weights.resolve(name)
     return (
-        f"get the text projection of {tower} ({hub.human(published.size_bytes)}; in the pack's folder: "
-        f"`python -m promptglass models get {name}`), or {weights.whole_model(published)}"
+        f"Get the text projection of {tower} ({hub.human(published.size_bytes)}; in the pack's folder: "
+        f"`python -m promptglass models get {name}`), or {weights.whole_model(published)}."
     )
 
 

@@ -38,12 +38,12 @@ class Pair:
 
 
 def check(encoder: JointEncoder, hint: str) -> float:
-    """The margin. Raises ModelError where pictures and texts do not meet; `hint` says what to do then."""
+    """The margin. Raises ModelError where pictures and texts do not meet; `hint` is what to do then."""
     margin = self_test(encoder)
     if not margin >= LEAST_MARGIN:  # nor where it is no number
         raise ModelError(
             f"{encoder.name}: pictures and texts do not belong together: test drawings are no closer to "
-            f"their own captions than chance has it (margin {margin:.1f} of {LEAST_MARGIN:.0f}); {hint}"
+            f"their own captions than chance has it (margin {margin:.1f} of {LEAST_MARGIN:.0f}). {hint}"
         )
     return margin
 
