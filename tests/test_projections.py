@@ -490,12 +490,15 @@ def broken_header(model: bytes, how: str) -> bytes:
     described, body = header(model)
     if how == "a header as long as the disk":
         return (2**62).to_bytes(8, "little") + model[8:]
+    if how == "a header above the limit":
+        return MAX_HEADER_BYTES.to_bytes(8, "little") + model[8:] + bytes(30_000_000)
     if how == "no JSON":
         return with_header(b"<html>" * 100, body)
     place = described["text_projection.weight"]
     behind = [len(body), len(body) + 768 * 768 * 2]
     changes = {
         "behind the end": {"data_offsets": behind},
+        "half behind the end": {"data_offsets": [place - 100 for place in behind]},
         "too short": {"data_offsets": [0, 10]},
         "another width": {"shape": [768, 512]},
     }
@@ -507,7 +510,9 @@ def broken_header(model: bytes, how: str) -> bytes:
     [
         ("a header as long as the disk", "no safetensors file"),
         ("no JSON", "no safetensors file"),
+        ("a header above the limit", "no safetensors file"),
         ("behind the end", "the hub answered 416"),
+        ("half behind the end", "model.safetensors ends early"),
         ("too short", "its header does not say where text_projection.weight is"),
         ("another width", "its header does not say where text_projection.weight is"),
     ],
