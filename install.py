@@ -8,6 +8,8 @@ takes a few milliseconds and no network; without a network the host starts all t
 from __future__ import annotations
 
 import importlib.util
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -23,9 +25,18 @@ def main() -> None:
     if not packages:
         return
     print("promptglass: adding", ", ".join(packages), flush=True)
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--disable-pip-version-check", *packages]
+    command = [*_installer(), "--no-deps", *packages]
     if subprocess.run(command, check=False).returncode:
-        print(f"promptglass: that failed. When online, run: {' '.join(command)}", file=sys.stderr)
+        typed = subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
+        print(f"promptglass: that failed. When online, run: {typed}", file=sys.stderr)
+
+
+def _installer() -> list[str]:
+    """pip, or uv where this Python came without it. Offline it gives up soon: a host waits for this."""
+    uv = shutil.which("uv")
+    if uv and importlib.util.find_spec("pip") is None:
+        return [uv, "pip", "install", "--python", sys.executable]
+    return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--retries", "1"]
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ texts meet. What was checked, and embedded, is kept on the host's own CLIP objec
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..promptglass.errors import InputError, ModelError
@@ -20,29 +21,26 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..promptglass.clip.classifier import Classifier
-    from ..promptglass.clip.encoder import JointEncoder
+    from ..promptglass.clip.encoder import JointEncoder, TorchEncoder
     from ..promptglass.clip.interrogator import Interrogator
     from ..promptglass.clip.vocabulary import Vocabulary
+    from ..promptglass.weights import Weights
 
 log = logging.getLogger("promptglass")
 
 OWN_TABLE = "own"  # what a user's own labels are called beside clip-interrogator's tables
+OWN_CLIP = "openai/clip-vit-large-patch14"  # by transformers, which every host has
 AUTO, BUILT_IN = "auto", "built-in"  # projections that are no file
 _MOST_CLASSIFIERS = 32
+_TOGETHER, _TEXTS_TOGETHER = 8, 256  # between two reports of progress
 
 
 class LoadedClip:
-    """An encoder, with what was embedded by it so far.
+    """An encoder, with what was embedded by it so far. keeps: embeddings may outlive the session."""
 
-    bring: has the host load its weights. keeps: embeddings may outlive the session, as the weights do.
-    """
-
-    def __init__(
-        self, encoder: JointEncoder, bring: Callable[[], object], keeps: bool = True, origin: str = ""
-    ) -> None:
+    def __init__(self, encoder: JointEncoder, keeps: bool = True, origin: str = "") -> None:
         self.encoder = encoder
         self.origin = origin or encoder.name
-        self._bring = bring
         self._keeps = keeps
         self._vocabulary: Vocabulary | None = None
         self._classifiers: dict[tuple[object, ...], Classifier] = {}
@@ -52,7 +50,6 @@ class LoadedClip:
         from ..promptglass.clip.interrogator import Interrogator
         from ..promptglass.clip.vocabulary import Vocabulary
 
-        self._bring()
         vocabulary = self._lasting(tables) if tables else None
         if own_labels:
             own = Vocabulary({OWN_TABLE: own_labels}, self.encoder, progress=host.progress)
@@ -65,7 +62,6 @@ class LoadedClip:
         """labels: with the emoji of each, where it is a mapping."""
         from ..promptglass.clip.classifier import Classifier
 
-        self._bring()
         key = (*(labels.items() if isinstance(labels, Mapping) else labels), *templates)
         if key not in self._classifiers:
             while len(self._classifiers) >= _MOST_CLASSIFIERS:
@@ -75,8 +71,24 @@ class LoadedClip:
 
     def features(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
         """Image features [n, d]."""
-        self._bring()
-        return self.encoder.encode_images(pictures)
+        import torch
+
+        found = []
+        for done in range(0, len(pictures), _TOGETHER):
+            host.progress("pictures", done, len(pictures))
+            found.append(self.encoder.encode_images(pictures[done : done + _TOGETHER]))
+        host.progress("pictures", len(pictures), len(pictures))
+        return torch.cat(found)
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """Features [n, d]."""
+        import torch
+
+        found = []
+        for done in range(0, len(texts), _TEXTS_TOGETHER):
+            host.progress("texts", done, len(texts))
+            found.append(self.encoder.encode_texts(texts[done : done + _TEXTS_TOGETHER]))
+        return torch.cat(found)
 
     def _lasting(self, tables: Mapping[str, Sequence[str]]) -> Vocabulary:
         from ..promptglass.clip.tables import vocabulary_id
@@ -112,13 +124,20 @@ def own_models(kind: str) -> list[str]:
     return [weights.name for weights in KNOWN if weights.kind == kind]
 
 
+def is_own_clip(weights: Weights) -> bool:
+    """Whether it is a CLIP that the engine can load here: most need open_clip, which ComfyUI lacks."""
+    is_for_transformers = weights.name == weights.repo
+    return weights.kind == "clip" and (is_for_transformers or find_spec("open_clip") is not None)
+
+
 def must_be_here(name: str, instead: str) -> None:
     """Raises ModelError for a model that is not: a node fetches nothing behind the user's back."""
+    from ..promptglass.program import command
     from ..promptglass.weights import local_path, resolve
 
     if local_path(name) is None:
-        command = f"python -m promptglass models get {resolve(name).name}"
-        raise ModelError(f"{name} is not here: {instead}, or get it (in the pack's folder: {command})")
+        get = command(f"models get {resolve(name).name}")
+        raise ModelError(f"{name} is not here: {instead}, or get it: `{get}`")
 
 
 @lru_cache(maxsize=1)
@@ -126,8 +145,42 @@ def _own(model: str) -> LoadedClip:
     from ..promptglass.clip.loading import load_encoder
 
     must_be_here(model, "connect a CLIP and a CLIP_VISION")
-    encoder = load_encoder(model, "cpu", host.precision())  # the host moves it
-    return LoadedClip(encoder, host.managed(encoder.module))
+    return LoadedClip(HostedEncoder(load_encoder(model, "cpu", host.precision())))  # the host moves it
+
+
+class HostedEncoder:
+    """A JointEncoder of the engine whose model lies where the host wants it, which may change at any call.
+
+    Features are on the CPU, as the host's own are; between passes the user may stop.
+    """
+
+    _TOGETHER = 256  # texts between two looks at the user's wish
+
+    def __init__(self, encoder: TorchEncoder) -> None:
+        self.name = encoder.name
+        self.fills_context = encoder.fills_context
+        self.fingerprint = encoder.fingerprint
+        self._encoder = encoder
+        self._bring = host.managed(encoder.module)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        host.check()
+        self._bring()
+        return self._encoder.encode_images(images).cpu()
+
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        return self.encode_continuations("", texts)
+
+    def encode_continuations(self, prefix: str, suffixes: Sequence[str]) -> torch.Tensor:
+        import torch
+
+        found = []
+        for start in range(0, max(len(suffixes), 1), self._TOGETHER):
+            host.check()
+            self._bring()
+            these = suffixes[start : start + self._TOGETHER]
+            found.append(self._encoder.encode_continuations(prefix, these).cpu())
+        return torch.cat(found)
 
 
 # -- the host's pair -----------------------------------------------------------------------------------------
@@ -142,6 +195,7 @@ def from_host(clip: Any, clip_vision: Any, projection: str = AUTO) -> LoadedClip
     # The CLIP_VISION of an id that stands here lives on in its encoder.
     key = (id(clip_vision), str(clip.patcher.patches_uuid), projection)
     if key not in known:
+        known.clear()  # or every CLIP_VISION that was ever connected would stay in memory
         known[key] = _checked(clip, clip_vision, projection)
     return known[key]
 
@@ -149,7 +203,7 @@ def from_host(clip: Any, clip_vision: Any, projection: str = AUTO) -> LoadedClip
 def _checked(clip: Any, clip_vision: Any, projection: str) -> LoadedClip:
     from ..promptglass.clip.graph_encoder import GraphEncoder, is_patched, matching_tower
     from ..promptglass.clip.projections import how_to_get
-    from ..promptglass.clip.self_test import LEAST_MARGIN, self_test
+    from ..promptglass.clip.self_test import check
 
     def ready() -> torch.device:
         return host.loaded(clip.patcher)
@@ -159,19 +213,14 @@ def _checked(clip: Any, clip_vision: Any, projection: str) -> LoadedClip:
     for weight, source in _projections(clip, tower, projection):
         try:
             encoder = GraphEncoder(tower, clip, tower, clip_vision, ready, weight, host.check)
+            check(encoder)
         except ModelError as error:
             faults.append(f"{source}: {error}")
-            continue
-        margin = self_test(encoder)
-        if not margin >= LEAST_MARGIN:  # nor where it is no number
-            faults.append(
-                f"{source}: pictures and texts do not meet (margin {margin:.1f} of {LEAST_MARGIN:.0f})"
-            )
             continue
         encoder.name = f"comfyui/{tower}-{encoder.fingerprint()[:8]}"
         origin = f"{encoder.name}, projection: {source}"
         log.info("%s%s", origin, ", patched: its embeddings are not kept" if is_patched(clip) else "")
-        return LoadedClip(encoder, ready, not is_patched(clip), origin)
+        return LoadedClip(encoder, not is_patched(clip), origin)
     raise ModelError(
         f"this CLIP and CLIP_VISION do not work together: {'; '.join(faults)}. {how_to_get(tower)}"
     )
@@ -180,21 +229,19 @@ def _checked(clip: Any, clip_vision: Any, projection: str) -> LoadedClip:
 def _projections(clip: Any, tower: str, choice: str) -> Iterator[tuple[torch.Tensor | None, str]]:
     """What may be the tower's projection, the likeliest first; None is its own."""
     from ..promptglass.clip.graph_encoder import text_towers
-    from ..promptglass.clip.projections import find_projection, projection_in
+    from ..promptglass.clip.projections import find_projections, projection_in
 
     width = text_towers(clip)[tower].transformer.text_projection.weight.shape[0]
     files = host.model_files()
     if choice == AUTO:
-        found = find_projection(width, files.values())
-    elif choice == BUILT_IN:
-        found = None
+        for found in find_projections(width, files.values()):
+            yield found.weight, found.path.name
     elif choice in files:
-        found = projection_in(files[choice], width)
-        if found is None:
+        chosen = projection_in(files[choice], width)
+        if chosen is None:
             raise ModelError(f"{choice} holds no trained text projection {width} wide: choose auto")
-    else:
+        yield chosen.weight, choice
+    elif choice != BUILT_IN:
         raise InputError(f"there is no file {choice} any more: choose another projection")
-    if found is not None:
-        yield found.weight, found.path.name
     if choice in (AUTO, BUILT_IN):
         yield None, "the CLIP's own"

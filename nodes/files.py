@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..promptglass.errors import ImageError, InputError, cause_of, visible
+from ..promptglass.errors import ImageError, InputError, cause_of, one_line, visible
 from . import host, schema
 from .cards import shown
 from .lists import first, for_each, image_of
@@ -38,26 +38,26 @@ class LoadFolder(schema.Node):
                     placeholder="ComfyUI's input folder",
                 ),
                 "recursive": schema.switch(False, "Folders within it, too."),
-                "first": schema.number(0, 0, 10_000_000, "How many to pass over, by name."),
+                "skip": schema.number(0, 0, 10_000_000, "How many to pass over, by name."),
                 "count": schema.number(100, 0, 10_000_000, "How many at most; 0: all. They lie in memory."),
             }
         }
 
     @classmethod
-    def IS_CHANGED(cls, folder: Any, recursive: Any, first: Any, count: Any) -> str:
-        if folder is None or folder[0] is None:  # linked: not known yet
-            return ""
-        found, _ = _pictures_in(folder[0], bool(recursive[0]))
+    def IS_CHANGED(cls, folder: Any, recursive: Any, **_: Any) -> Any:
+        if folder is None or folder[0] is None:  # linked: not known yet, so look every time
+            return float("nan")
+        found = _pictures_in(folder[0], bool(recursive[0]))[0]
         state = [(one.path, one.size_bytes, one.modified_ns) for one in found]
         return hashlib.sha256(repr(state).encode("utf-8", "surrogatepass")).hexdigest()
 
     def run(
-        self, folder: Sequence[str], recursive: Sequence[bool], first: Sequence[int], count: Sequence[int]
+        self, folder: Sequence[str], recursive: Sequence[bool], skip: Sequence[int], count: Sequence[int]
     ) -> schema.Result:
         from ..promptglass.images import open_picture
 
         found, faults = _pictures_in(folder[0], recursive[0])
-        chosen = found[first[0] : first[0] + count[0] if count[0] else None]
+        chosen = found[skip[0] : skip[0] + count[0] if count[0] else None]
         images, files = [], []
         for done, one in enumerate(chosen):
             host.progress("pictures", done, len(chosen))
@@ -81,8 +81,14 @@ def _pictures_in(folder: str, recursive: bool) -> tuple[list[Found], list[str]]:
     from ..promptglass.scan import find_pictures
 
     faults: list[str] = []
-    place = host.folder_of("input") / Path(folder.strip()).expanduser()
-    return [*find_pictures(place, recursive, lambda error: faults.append(str(error)))], faults
+    try:
+        place = host.folder_of("input") / Path(folder.strip()).expanduser()
+        found = [*find_pictures(place, recursive, lambda error: faults.append(str(error)))]
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is none, a user who is not there
+        raise InputError(
+            f"cannot read the folder {visible(folder)[:100]}: {one_line(error)[:200]}"
+        ) from error
+    return found, faults
 
 
 class SaveSidecar(schema.Node):
@@ -144,8 +150,11 @@ def _write_sidecar(path: str, answers: Sequence[Answer]) -> str:
 
 
 def _check_picture(path: str) -> None:
-    """A workflow writes beside pictures, and nowhere else."""
-    if not (Path(path).is_absolute() and Path(path).is_file()):
+    """A workflow writes beside pictures, and nowhere else: it may be somebody else's."""
+    from ..promptglass.scan import EXTENSIONS
+
+    place = Path(path)
+    if not (place.is_absolute() and place.suffix.lower() in EXTENSIONS and place.is_file()):
         raise InputError(f"there is no picture {visible(path)}: connect `file` of Load images from folder")
 
 

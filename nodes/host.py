@@ -48,16 +48,29 @@ def loaded(patcher: Any) -> torch.device:
     return patcher.load_device
 
 
-def managed(module: torch.nn.Module) -> Callable[[], torch.device]:
-    """A model of ours under the host's memory management; calling brings it to the host's device."""
+def managed(module: torch.nn.Module) -> Callable[[], None]:
+    """A model of ours under the host's memory management; calling brings it to the host's device.
+
+    It moves as a whole: its layers, unlike the host's own, cannot compute with weights that lie elsewhere.
+    """
     import torch
-    from comfy.model_management import get_torch_device, unet_offload_device
+    from comfy.model_management import get_torch_device, load_models_gpu, unet_offload_device
     from comfy.model_patcher import ModelPatcher
+
+    class Whole(ModelPatcher):
+        def partially_unload(self, *_: Any, **__: Any) -> int:
+            return 0  # the host then takes all of it
 
     # The host notes its device on the module, which transformers' models do not allow.
     held = torch.nn.ModuleDict({"model": module})
-    patcher = ModelPatcher(held, load_device=get_torch_device(), offload_device=unet_offload_device())
-    return lambda: loaded(patcher)
+    patcher = Whole(held, load_device=get_torch_device(), offload_device=unet_offload_device())
+
+    def bring() -> None:
+        load_models_gpu([patcher], force_full_load=True)
+        if len({weight.device for weight in module.parameters()}) > 1:
+            held.to(patcher.offload_device)  # there was no room for all of it
+
+    return bring
 
 
 def precision() -> str:
@@ -68,7 +81,7 @@ def precision() -> str:
 
 
 def model_files() -> dict[str, Path]:
-    """The files that may hold a text projection, by how the host's loaders name them."""
+    """The files that may hold a text projection: "clip_vision/NAME" to where it lies."""
     import folder_paths
 
     found: dict[str, Path] = {}
@@ -77,8 +90,8 @@ def model_files() -> dict[str, Path]:
             continue
         for name in folder_paths.get_filename_list(kind):
             path = folder_paths.get_full_path(kind, name)
-            if path and name.endswith(".safetensors"):
-                found.setdefault(name, Path(path))
+            if path and name.endswith(".safetensors") and Path(path) not in found.values():
+                found[f"{kind}/{name}"] = Path(path)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from ..promptglass.analyzers import FROM_A_CAPTION, Answer, answer_of
 from ..promptglass.errors import InputError
 from . import host, schema
 from .cards import Card, as_json, bars, shown
-from .clip_models import AUTO, BUILT_IN, clip_for, from_host, own_models
+from .clip_models import AUTO, BUILT_IN, clip_for, from_host
 from .lists import first, for_each, pictures_of
 from .looking import captioner_of, captioners
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MODES = ["fast", "best", "classic", "caption", "tables", "negative"]
 NO_TABLES = "none"
+_NO_LABELS = {"none": ["-"]}  # never embedded: a vocabulary that is not asked
 _HAS_NEGATIVES = frozenset(("flavors", "negative"))  # whoever chose other tables chose no such words
 _TOGETHER = 16  # pictures that are worked on at a time: between two reports of progress
 
@@ -72,7 +74,7 @@ class Interrogate(schema.Node):
     DESCRIPTION = "Which words make this picture? Answers with a prompt, and how close it is to the picture."
     SEARCH_ALIASES = ("clip interrogator", "image to prompt", "img2prompt", "reverse prompt", "promptglass")
     RETURN_TYPES = ("STRING", "STRING", "STRING", "STRING", schema.ANSWERS)
-    RETURN_NAMES = ("prompt", "negative", "scores", "tables", "answers")
+    RETURN_NAMES = ("prompt", "negative", "scores", "winners", "answers")
     OUTPUT_IS_LIST = (True,) * 5
     OUTPUT_TOOLTIPS = (
         "One prompt for each picture.",
@@ -94,7 +96,7 @@ class Interrogate(schema.Node):
                     "closest and the slowest. classic: caption, medium, artist, movement, flavors. tables: "
                     "the nearest label of each table, without a caption.",
                 ),
-                "model": schema.own_model(own_models("clip")),
+                "model": schema.own_model(),
                 "captioner": schema.choice(
                     captioners(), "blip-large", "Who writes captions where none is connected."
                 ),
@@ -133,7 +135,9 @@ class Interrogate(schema.Node):
         pictures = pictures_of(image)
         captions = for_each(caption, len(pictures), "captions", "")
         loaded = clip_for(encoder, clip, clip_vision, model[0])
-        interrogator = loaded.interrogator(_chosen_tables(tables[0]), _lines(own_labels))
+        # A caption alone needs no labels, nor the minutes that embedding them takes.
+        chosen = _NO_LABELS if mode[0] == "caption" else _chosen_tables(tables[0])
+        interrogator = loaded.interrogator(chosen, _lines(own_labels))
         found: list[_Found] = []
         for start in range(0, len(pictures), _TOGETHER):
             host.progress("pictures", start, len(pictures))
@@ -149,7 +153,7 @@ class Interrogate(schema.Node):
                 [one.answer.prompt for one in found],
                 [one.negative.prompt if one.negative else "" for one in found],
                 [as_json(one.evidence) for one in found],
-                [as_json(one.tables.tables) for one in found],
+                [as_json(one.winners) for one in found],
                 [one.answers for one in found],
             ),
         }
@@ -159,9 +163,17 @@ class _Found:
     """What there is to say of one picture."""
 
     def __init__(
-        self, answer: Interrogation, negative: Interrogation | None, tables: Interrogation, subject: Subject
+        self,
+        answer: Interrogation,
+        negative: Interrogation | None,
+        tables: Interrogation | None,
+        subject: Subject,
     ) -> None:
         self.answer, self.negative, self.tables, self.subject = answer, negative, tables, subject
+
+    @property
+    def winners(self) -> Mapping[str, Mapping[str, float]]:
+        return self.tables.tables if self.tables else {}
 
     @property
     def answers(self) -> list[Answer]:
@@ -185,7 +197,7 @@ class _Found:
     @property
     def card(self) -> Card:
         answer = self.answer
-        winners = {f"{table}: {label}": score for table, labels in self.tables.tables.items()
+        winners = {f"{table}: {label}": score for table, labels in self.winners.items()
                    for label, score in [*labels.items()][:1]}  # fmt: skip
         is_positive = self.negative and answer.mode != "negative"
         return {
@@ -204,11 +216,16 @@ def _interrogated(
     if most and mode == "best":
         most["min_flavors"] = min(8, max_flavors)
     answers = getattr(interrogator, mode)(subjects, **most)
-    tables = answers if mode == "tables" else interrogator.tables(subjects)
-    negatives: Sequence[Interrogation | None] = [None] * len(subjects)
+    nothing: Sequence[Interrogation | None] = [None] * len(subjects)
+    tables, negatives = nothing, nothing
+    names = {*interrogator.vocabulary.spans}
+    if mode == "tables":
+        tables = answers
+    elif mode != "caption" and names - {"negative"}:
+        tables = interrogator.tables(subjects)
     if mode == "negative":
         negatives = answers
-    elif with_negative and _HAS_NEGATIVES & {*interrogator.vocabulary.spans}:
+    elif mode != "caption" and with_negative and names & _HAS_NEGATIVES:
         negatives = interrogator.negative(subjects)
     return [_Found(*one) for one in zip(answers, negatives, tables, subjects, strict=True)]
 
@@ -224,8 +241,11 @@ def _chosen_tables(options: str) -> Mapping[str, Sequence[str]]:
 
     if options.strip().lower() == NO_TABLES:
         return {}
-    if any("=" in part and not part.strip().endswith("=off") for part in options.split(",")):
-        raise InputError(f"tables: {options!r} names a file: connect its lines to own_labels instead")
+    parts = [part.strip() for part in options.split(",")]
+    if not all(re.fullmatch(r"[\w-]*(=off)?", part) for part in parts):
+        raise InputError(
+            f"tables: {options!r} is no choice of tables: connect lists of your own to own_labels"
+        )
     return choose_tables([options]) if options.strip() else default_tables()
 
 
@@ -261,12 +281,12 @@ class Classify(schema.Node):
                     ["all", *_category_names(), OWN_ONLY], "all", "Which built-in sets of labels."
                 ),
                 "labels": schema.text(
-                    "Labels of your own, a line each, that compete. `fox = EMOJI` states one of its own.",
+                    "Labels of your own, a line each, that compete. `fox = (an emoji)` gives it one.",
                     lines=True,
                     placeholder="a line each: cat, dog, fox",
                 ),
                 "top": schema.number(3, 1, 50, "How many labels of each set to show."),
-                "model": schema.own_model(own_models("clip")),
+                "model": schema.own_model(),
             },
             "optional": schema.towers(),
         }
@@ -380,7 +400,7 @@ class Score(schema.Node):
             "required": {
                 "image": schema.image(),
                 "texts": schema.text("A text on each line.", lines=True, placeholder="a prompt on each line"),
-                "model": schema.own_model(own_models("clip")),
+                "model": schema.own_model(),
             },
             "optional": {
                 **schema.towers(),
@@ -406,7 +426,7 @@ class Score(schema.Node):
             raise InputError("there are no texts to compare: write one on each line, or connect some")
         loaded = clip_for(encoder, clip, clip_vision, model[0])
         pictures = loaded.features(pictures_of(image))
-        text_features = loaded.encoder.encode_texts(wanted)
+        text_features = loaded.text_features(wanted)
         ranked = []
         for picture in pictures:
             scores = cosines(text_features, picture)

@@ -14,7 +14,9 @@ from typing import Any
 
 from ..promptglass.analyzers import FROM_A_CAPTION
 from ..promptglass.errors import CaptionerMissing, ImageError, InputError, WeightsMissing, visible
+from ..promptglass.program import command
 from ..promptglass.weights import KNOWN
+from .clip_models import OWN_CLIP, is_own_clip
 from .interrogating import MODES
 
 NODE = "promptglass"  # what our graph's node ids begin with: of the user's own graph, none is called so
@@ -47,7 +49,7 @@ class Picture:
         filename, subfolder, kind = (value.get(key) or "" for key in ("filename", "subfolder", "type"))
         if kind not in _TYPES:
             raise InputError(f"the image's type must be one of {', '.join(_TYPES)}.")
-        is_text = isinstance(filename, str) and isinstance(subfolder, str)
+        is_text = all(isinstance(part, str) and _is_unicode(part) for part in (filename, subfolder))
         if not is_text or not filename or re.search(r"[\\/\0]", filename) or "\0" in subfolder:
             raise InputError("the image's filename must be a name without a folder; that is the subfolder.")
         if not filename.lower().endswith(_EXTENSIONS):
@@ -75,7 +77,14 @@ class Picture:
         is_inside = path.startswith(os.path.join(root, ""))  # noqa: PTH118
         if not is_inside or not os.path.isfile(path):  # noqa: PTH113
             shown = f"{self.subfolder}/{self.filename}".lstrip("/")
-            raise ImageError(shown, f"ComfyUI has no such file in its {self.type} folder. Check the name.")
+            raise ImageError(
+                shown[-200:], f"ComfyUI has no such file in its {self.type} folder. Check the name."
+            )
+
+
+def _is_unicode(text: str) -> bool:
+    """Half a surrogate is none, and no file system takes it."""
+    return text.isascii() or text.encode("utf-8", "replace").decode() == text
 
 
 @dataclass(frozen=True)
@@ -108,23 +117,28 @@ class Plan:
     captioner: str | None
 
 
-def plan(mode: str, pair: Pair | None, is_here: Callable[[str], bool]) -> Plan:
-    """Raises InputError for a mode that is none, ModelError where what it needs is not here."""
+def plan(mode: str, pair: Pair | None, is_here: Callable[[str], bool], is_complete: bool = True) -> Plan:
+    """is_complete: the pair has a projection; else a model of our own is the better choice.
+
+    Raises InputError for a mode that is none, ModelError where what it needs is not here.
+    """
     if mode not in MODES:
         raise InputError(f"there is no mode {visible(str(mode))[:40]!r}. Choose {', '.join(MODES)}.")
-    own = next((known.name for known in KNOWN if known.kind == "clip" and is_here(known.name)), None)
+    own = next((known.name for known in KNOWN if is_own_clip(known) and is_here(known.name)), None)
     captioners = [known.name for known in KNOWN if known.kind == "caption" and is_here(known.name)]
     captioner = "blip-large" if "blip-large" in captioners else next(iter(captioners), None)
     if captioner is None and mode in FROM_A_CAPTION:
         others = " or ".join(other for other in MODES if other not in FROM_A_CAPTION)
         raise CaptionerMissing(
-            f"{mode} needs a captioner, and none is here. Get one: `promptglass models get blip-large`, "
+            f"{mode} needs a captioner, and none is here. Get one: `{command('models get blip-large')}`, "
             f"or choose the mode {others}."
         )
+    if own is not None and not is_complete:
+        pair = None
     if pair is None and own is None:
         raise WeightsMissing(
             f"{mode} needs CLIP, and none is here. Put clip-vit-large-patch14.safetensors into the folders "
-            "text_encoders and clip_vision of ComfyUI, or `promptglass models get ViT-L-14/openai`."
+            f"text_encoders and clip_vision of ComfyUI, or `{command(f'models get {OWN_CLIP}')}`."
         )
     return Plan(pair, own, captioner)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("promptglass")
 
 _PROFILE = "ollama"
+SEEDS = 2**31  # servers take no more
 
 
 class Refine(schema.Node):
@@ -96,7 +97,7 @@ class Refine(schema.Node):
             "keep": parse_list(keep[0]),
             "count": candidates[0],
             "deep": deep[0],
-            "seed": seed[0],
+            "seed": seed[0] % SEEDS,
         }
         if image:
             pictures = pictures_of(image)
@@ -165,7 +166,7 @@ class Describe(schema.Node):
         task = _Task(profile[0], model[0], prompt_id[0], first(unique_id, ""))
         pictures = pictures_of(image)
         known = for_each(notes, len(pictures), "notes", "")
-        answers = task.about(pictures, known, None, wishes=wishes[0], seed=seed[0])
+        answers = task.about(pictures, known, None, wishes=wishes[0], seed=seed[0] % SEEDS)
         cards = [{"title": prompt_id[0], "text": one.text, "model": one.model} for one in answers]
         return {
             "ui": shown(cards),
@@ -214,6 +215,8 @@ def _state(profile: Any, model: Any, prompt_id: Any) -> str:
     from ..promptglass.llm.profiles import profile as profile_of
     from ..promptglass.prompts import load_prompts
 
+    if None in (first(profile, None), first(prompt_id, None)):
+        return ""  # linked: what comes from another node is in its own fingerprint
     one = profile_of(first(profile, ""))
     prompt = load_prompts()[first(prompt_id, "")]
     known = (one.protocol, one.base_url, first(model, "") or one.model, prompt.fingerprint)

@@ -25,7 +25,8 @@ def pictures_of(images: Sequence[torch.Tensor]) -> list[Image.Image]:
 
     pictures: list[Image.Image] = []
     for batch in images:
-        pixels = (batch[..., :3].clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+        colours = 3 if batch.shape[-1] >= 3 else 1  # two: grey with transparency
+        pixels = (batch[..., :colours].clamp(0, 1) * 255).round().to("cpu", torch.uint8)
         pixels = pixels.expand(*pixels.shape[:3], 3)  # grey ones have one channel
         pictures += [Image.fromarray(picture.numpy()) for picture in pixels]
     return pictures

@@ -56,7 +56,7 @@ class HostedCaptioner:
     def __init__(self, name: str) -> None:
         from ..promptglass.caption import load_captioner
 
-        must_be_here(name, "connect a caption")
+        must_be_here(name, "choose another captioner, or connect captions of other nodes")
         self._captioner: Any = load_captioner(name, "cpu", host.precision())
         self._bring: Callable[[], object] | None = None
         self.name = self._captioner.name
@@ -120,7 +120,8 @@ class Tags(schema.Node):
         }
 
     def run(self, image: Sequence[Any], tagger: Sequence[str], threshold: Sequence[float]) -> schema.Result:
-        one = _tagger(tagger[0], threshold[0])
+        one = _tagger(tagger[0])
+        _set_threshold(one, threshold[0])
         found = _in_groups("tags", pictures_of(image), one.tag)
         texts = [", ".join(tag.label for tag in tags if tag.category != "rating") for tags in found]
         cards = [
@@ -143,13 +144,22 @@ class Tags(schema.Node):
 
 
 @lru_cache(maxsize=1)
-def _tagger(name: str, threshold: float) -> Tagger:
+def _tagger(name: str) -> Tagger:
     from ..promptglass.tagger import load_tagger
 
-    if name == _STARTER:
-        return load_tagger(name, min_confidence=threshold)
-    must_be_here(name, "choose starter")
-    return load_tagger(name, general_threshold=threshold)
+    if name != _STARTER:
+        must_be_here(name, "choose starter")
+    return load_tagger(name)
+
+
+def _set_threshold(tagger: Tagger, threshold: float) -> None:
+    """Of one that is loaded: WD14's takes seconds to load again."""
+    from ..promptglass.tagger import OnnxTagger, StarterTagger
+
+    if isinstance(tagger, StarterTagger):
+        tagger.min_confidence = threshold
+    elif isinstance(tagger, OnnxTagger):
+        tagger.thresholds["general"] = threshold
 
 
 # -- colours -------------------------------------------------------------------------------------------------
@@ -275,7 +285,9 @@ def _embedded_card(embedded: Any) -> Card:
 
 def _files(names: Any, files: Any) -> list[Path]:
     """The files that are connected, or the one of the host's input folder."""
-    if files and all(files):  # what is linked is not known yet when the host asks what has changed
+    if files and None not in files:  # None: what is linked is not known yet when the host asks what changed
+        if "" in files:
+            raise InputError("one of the files is an empty path: connect `file` of Load images from folder")
         return [Path(path) for path in files]
     folder = host.folder_of("input").resolve()
     found = [(folder / name.removesuffix(" [input]")).resolve() for name in names or ()]

@@ -10,9 +10,7 @@ import asyncio
 import json
 import logging
 import os
-import shutil
 import socket
-import sys
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -35,7 +33,6 @@ log = logging.getLogger("promptglass")
 Answer = tuple[int, dict[str, Any]]
 Handler = Callable[["web.Request"], Awaitable[Answer]]
 
-_PACK = Path(__file__).parent.parent
 _MOST_BYTES = 64 * 1024  # of a question
 _QUEUE_S = 30.0
 _STATUS = ((ImageError, 404), (InputError, 400), (ModelError, 409), (PromptglassError, 502))
@@ -133,7 +130,8 @@ def _graph(picture: jobs.Picture, mode: str) -> dict[str, Any]:
     from . import NODE_CLASS_MAPPINGS
 
     picture.check(host.folder_of(picture.type))
-    plan = jobs.plan(mode, _pair(), _is_here)
+    pair = _pair()
+    plan = jobs.plan(mode, pair, _is_here, pair is None or _has_projection(pair))
     inputs = NODE_CLASS_MAPPINGS["PromptglassInterrogate"].INPUT_TYPES()["required"]
     return jobs.graph(picture, mode, plan, inputs)
 
@@ -142,6 +140,15 @@ def _pair() -> jobs.Pair | None:
     from folder_paths import get_filename_list
 
     return jobs.find_pair(get_filename_list("text_encoders"), get_filename_list("clip_vision"))
+
+
+def _has_projection(pair: jobs.Pair) -> bool:
+    """As far as files tell: most text encoders lack theirs, SDXL's clip_g is the exception."""
+    from ..promptglass.clip.projections import PUBLISHED, find_projection
+
+    if pair.clip == pair.clip_vision or "clip_g" in pair.clip.lower():
+        return True
+    return find_projection(PUBLISHED["clip_l"][0], host.model_files().values()) is not None
 
 
 def _is_here(model: str) -> bool:
@@ -247,6 +254,7 @@ async def _health(request: web.Request) -> Answer:
 
 
 def _state() -> dict[str, Any]:
+    from ..promptglass.program import command
     from ..promptglass.weights import listing
 
     pair = _pair()
@@ -258,25 +266,12 @@ def _state() -> dict[str, Any]:
                 "name": known.name,
                 "kind": known.kind,
                 "here": folder is not None,
-                "command": _command(known.name),
+                "command": command(f"models get {known.name}"),
             }
             for known, folder in listing()
         ],
         "profiles": _profile_names(),
-        "modes": [*jobs.MODES],
     }
-
-
-def _command(model: str) -> str:
-    """What to type to get a model: promptglass is rarely installed as a program where ComfyUI runs."""
-    get = f"models get {model}"
-    if shutil.which("promptglass", path=str(Path(sys.executable).parent)):
-        return f"promptglass {get}"
-    return f"cd {_quoted(_PACK)}\n{_quoted(Path(sys.executable))} -m promptglass {get}"
-
-
-def _quoted(path: Path) -> str:
-    return f'"{path}"' if " " in str(path) else str(path)
 
 
 def _profile_names() -> list[str]:
@@ -324,15 +319,8 @@ def _wildcard_folders() -> list[dict[str, Any]]:
     from .wildcards import folders
 
     return [
-        {"reader": reader, "folder": _below(path, host.base_folder()), "files": _wildcard_files(path)}
-        for reader, (path, _) in folders().items()
+        {"folder": visible(shown), "files": _wildcard_files(path)} for shown, (path, _) in folders().items()
     ]
-
-
-def _below(path: Path, base: Path) -> str:
-    """As people know a folder: from ComfyUI's own folder on, where it is in there."""
-    inside = path.is_relative_to(base)
-    return visible((path.relative_to(base) if inside else path).as_posix())
 
 
 def _wildcard_files(folder: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .clip_models import OWN_CLIP, own_models
+
 Inputs = dict[str, dict[str, Any]]
 Result = dict[str, Any]  # {"ui": …, "result": (…)}
 
@@ -52,13 +54,13 @@ def linked_text(tooltip: str) -> Any:
 
 def seed(tooltip: str) -> Any:
     # Not drawn anew by the browser: for a language model every run would be paid for.
-    options = {"default": 0, "min": 0, "max": 2**31 - 1, "control_after_generate": False, "tooltip": tooltip}
+    options = {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": False, "tooltip": tooltip}
     return ("INT", options)
 
 
-def own_model(names: list[str]) -> Any:
+def own_model() -> Any:
     tooltip = "Used where neither an encoder nor CLIP and CLIP_VISION are connected."
-    return choice(names, "openai/clip-vit-large-patch14", tooltip)
+    return choice(own_models("clip"), OWN_CLIP, tooltip)
 
 
 def towers() -> dict[str, Any]:

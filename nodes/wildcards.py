@@ -18,13 +18,20 @@ _SOURCE = "comfyui"  # whose lines these are, in the record of written lines
 
 def folders() -> dict[str, tuple[Path, bool]]:
     """Where wildcards may go, the first by default: each with whether it is read as ISO-8859-1."""
-    from ..promptglass.hosts import wildcard_folders
+    from ..promptglass.hosts import WildcardFolder, wildcard_folders
 
     base = host.base_folder()
-    found = {f"registered: {path.name}": (path, False) for path in host.registered_wildcard_folders()}
+    known: list[WildcardFolder] = []
     with contextlib.suppress(InputError):  # no pack reads wildcards: the usual folder is ready for one
-        found |= {one.reader: (one.path, one.is_read_as_latin1) for one in wildcard_folders(base)}
-    return found or {"wildcards": (base / "wildcards", False)}
+        known = wildcard_folders(base)
+    latin1 = {one.path.resolve() for one in known if one.is_read_as_latin1}
+    paths = [*host.registered_wildcard_folders(), *(one.path for one in known)] or [base / "wildcards"]
+    return {_shown(path, base): (path, path.resolve() in latin1) for path in paths}
+
+
+def _shown(path: Path, base: Path) -> str:
+    """As people know a folder: from ComfyUI's own on, where it is in there."""
+    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
 
 
 def _chosen(choice: str) -> tuple[Path, bool]:

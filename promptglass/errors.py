@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import errno
 
+from .program import python
+
 
 class PromptglassError(Exception):
     """Base of all errors that are meant for the user."""
@@ -105,7 +107,8 @@ class DependencyMissing(PromptglassError):
     """
 
     def __init__(self, purpose: str, *packages: str) -> None:
-        super().__init__(f"{purpose} needs an optional package: pip install {' '.join(packages)}")
+        install = f"{python()} -m pip install {' '.join(packages)}"
+        super().__init__(f"{purpose} needs an optional package: {install}")
         self.packages = packages
 
 

@@ -32,7 +32,7 @@ _RASTER = (
     ".tiff",
     ".webp",
 )
-_EXTENSIONS = frozenset((*_RASTER, *HEIC, *AVIF))
+EXTENSIONS = frozenset((*_RASTER, *HEIC, *AVIF))  # of pictures
 # Folders of the system, and thumbnails that a NAS keeps of the pictures beside them.
 _NOT_OURS = frozenset({"$recycle.bin", "@eadir", "__macosx", "lost+found", "system volume information"})
 
@@ -63,7 +63,7 @@ def find_pictures(folder: Path, recursive: bool, report: Report) -> Iterator[Fou
                 sweep(place, name)
                 continue
             extension = name[name.rfind(".") :].lower()
-            if extension not in _EXTENSIONS or name[0] == "~":
+            if extension not in EXTENSIONS or name[0] == "~":
                 continue
             try:
                 status = entry.stat()

@@ -241,9 +241,9 @@ class StarterTagger:
     def __init__(self, min_confidence: float = 0.2, limit: int = 5) -> None:
         # Below 0.2 its labels are mostly wrong where ImageNet has no word for what is there: the portrait
         # in samples/ is "football helmet" with 0.16. No tag is better than a wrong one.
-        for package in STARTER_PACKAGES:
-            if importlib.util.find_spec(package.replace("-", "_")) is None:
-                raise DependencyMissing("the starter tagger", *STARTER_PACKAGES)
+        absent = [p for p in STARTER_PACKAGES if importlib.util.find_spec(p.replace("-", "_")) is None]
+        if absent:
+            raise DependencyMissing("the starter tagger", *absent)
         self.min_confidence, self.limit = min_confidence, limit
         self._model = _load_efficientnet()
 

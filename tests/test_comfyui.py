@@ -213,7 +213,10 @@ def test_a_bad_graph_is_refused_before_it_runs(host: Host) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tables": "flavors=/etc/passwd"}, "names a file: connect its lines to own_labels instead"),
+        (
+            {"tables": "flavors=/etc/passwd"},
+            "is no choice of tables: connect lists of your own to own_labels",
+        ),
         ({"tables": "flavours"}, "there is no table flavours: choose from"),
         ({"tables": "none"}, "there are no labels: choose tables, or give own_labels"),
         ({"encoder": None}, "promptglass models get ViT-B-32/openai"),
@@ -352,7 +355,7 @@ def test_a_batch_and_a_list_of_sizes_are_both_pictures_one_by_one(host: Host, ba
     pictures = [noise(5, (224, 224)), noise(6, (300, 200)), noise(7, (64, 400))]
     for n, picture in enumerate(pictures):
         picture.save(folder / f"{n}.png")
-    loader = {"folder": "sizes", "recursive": False, "first": 0, "count": 0}
+    loader = {"folder": "sizes", "recursive": False, "skip": 0, "count": 0}
     graph = with_pair(host) | {"image": {"class_type": "PromptglassLoadFolder", "inputs": loader}}
     graph |= {"ours": score(texts), "seen": seen("ours", 2), "name": seen("image", 2)}
     run = run_well(host, graph)
@@ -386,7 +389,7 @@ def test_sidecars_stand_beside_the_pictures_and_keep_to_their_schema(host: Host,
     folder.mkdir(parents=True)
     for n in range(2):
         noise(n).save(folder / f"{n} é🐱.png")
-    loader = {"folder": "to keep", "recursive": False, "first": 0, "count": 0}
+    loader = {"folder": "to keep", "recursive": False, "skip": 0, "count": 0}
     graph = with_pair(host) | {
         "image": {"class_type": "PromptglassLoadFolder", "inputs": loader},
         "caption": text("a cat"),
@@ -499,7 +502,7 @@ def test_health_tells_what_is_here(host: Host) -> None:
     assert health["pair"] == {"clip": f"{WHOLE}.safetensors", "clip_vision": f"{WHOLE}.safetensors"}
     here = {model["name"] for model in health["models"] if model["here"]}
     assert here == {ENCODER, "blip-large"}
-    assert "ollama" in health["profiles"] and "fast" in health["modes"]
+    assert "ollama" in health["profiles"]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ WIDGETS = {
         "text", "profile", "model", "prompt_id", "wishes", "keep", "candidates", "deep", "seed",
     ],
     "PromptglassDescribe": ["profile", "model", "prompt_id", "wishes", "seed"],
-    "PromptglassLoadFolder": ["folder", "recursive", "first", "count"],
+    "PromptglassLoadFolder": ["folder", "recursive", "skip", "count"],
     "PromptglassSaveSidecar": [],
     "PromptglassAppendCaption": ["existing", "prefix", "suffix"],
     "PromptglassWriteWildcards": ["name", "folder", "format"],

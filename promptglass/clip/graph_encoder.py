@@ -43,7 +43,7 @@ def text_towers(clip: Any) -> dict[str, Any]:
 
 def is_patched(clip: Any) -> bool:
     """Whether this CLIP computes with other weights than its file has: LoRAs, hooks, merges."""
-    kinds = ("patches", "object_patches", "weight_wrapper_patches", "hook_patches")
+    kinds = ("patches", "object_patches", "weight_wrapper_patches", "hook_patches", "injections", "wrappers")
     changed = {name for kind in kinds for name in getattr(clip.patcher, kind, None) or ()}
     return bool(changed - {"manual_cast_dtype"})  # which the host puts on every CLIP
 

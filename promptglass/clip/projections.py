@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from .. import hub, weights
 from ..atomic import locked, replace_file
+from ..program import command
 from ..tensor_file import TensorFile, reader
 from .graph_encoder import projection_fault
 
@@ -61,7 +62,12 @@ class Found:
 
 
 def find_projection(width: int, folders_or_files: Iterable[Path]) -> Found | None:
-    """The first trained text projection of that width.
+    """The likeliest trained text projection of that width."""
+    return next(find_projections(width, folders_or_files), None)
+
+
+def find_projections(width: int, folders_or_files: Iterable[Path]) -> Iterator[Found]:
+    """Every trained text projection of that width, the likeliest first.
 
     The one that was fetched comes first, then files called as the published model of that width, then all
     others, as a fine-tune may have that width, too: which of those was taken is logged.
@@ -69,7 +75,7 @@ def find_projection(width: int, folders_or_files: Iterable[Path]) -> Found | Non
     own = (_fetched_file(name) for known, name in PUBLISHED.values() if known == width)
     files = sorted(_files(folders_or_files), key=lambda path: not _is_named(path, width))
     found = (projection_in(path, width) for path in (*own, *files))
-    return next((projection for projection in found if projection), None)
+    yield from (projection for projection in found if projection)
 
 
 def projection_in(path: Path, width: int) -> Found | None:
@@ -90,10 +96,9 @@ def how_to_get(tower: str) -> str:
     """What to do where a tower has no projection that fits: a sentence with the command and the file."""
     _, name = PUBLISHED[tower]
     published = weights.resolve(name)
-    return (
-        f"Get the text projection of {tower} ({hub.human(published.size_bytes)}; in the pack's folder: "
-        f"`python -m promptglass models get {name}`), or {weights.whole_model(published)}."
-    )
+    get = command(f"models get {name}")
+    size = hub.human(published.size_bytes)
+    return f"Get the text projection of {tower} ({size}): `{get}`, or {weights.whole_model(published)}."
 
 
 def fetch(wanted: weights.Weights, progress: bool) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..program import python
 
 # clip-interrogator merges its tables in this order, and two-stage ranking depends on it. A user's own
 # tables come next; `negative` stays apart.
@@ -50,7 +51,8 @@ def default_tables() -> dict[str, list[str]]:
     folder = _reference_data()
     if folder is None:
         raise InputError(
-            "the word lists are missing: pip install --no-deps clip-interrogator, or give your own --tables"
+            f"the word lists are missing: {python()} -m pip install --no-deps clip-interrogator, "
+            "or give lists of your own"
         )
     lists = {name: _lines(folder / f"{name}.txt") for name in (*MERGED_TABLES[:-1], NEGATIVE_TABLE)}
     sites = [*_SITES, *(f"trending on {s}" for s in _SITES), *(f"featured on {s}" for s in _SITES)]

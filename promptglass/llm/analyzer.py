@@ -42,6 +42,9 @@ log = logging.getLogger("promptglass")
 
 PREFIX = "llm/"
 
+# What a fault of ours raises. Not all of Exception: a host's interrupt may be one, and comes through here.
+_FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 _WAYS_OUT = (
     "caption: --caption TEXT, user: --wishes TEXT, prompt: one in the file, "
     "tags and tables: promptglass models get ViT-L-14/openai"
@@ -252,7 +255,7 @@ class LlmAnalyzer(Analyzer):
                 text, details = self._said(prompt, replies[0], picture)
         except PromptglassError as error:
             return Failure(task.mode, error)
-        except Exception as error:  # the other answers are paid for: this one's must not cost them
+        except _FAULTS as error:  # the other answers are paid for: this one's must not cost them
             log.debug("%s failed", task.mode, exc_info=True)
             return Failure(task.mode, ModelError(f"{type(error).__name__}: {one_line(error)}"))
         heard = [reply for reply in replies if not isinstance(reply, EndpointError)]

@@ -20,15 +20,19 @@ from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
-import tenacity
 import urllib3
 
 from .. import __version__
 from ..download import is_loopback, without_secrets
-from ..errors import EndpointRefused, Stopped
+from ..errors import DependencyMissing, EndpointRefused, Stopped
 from .connections import CONNECTED, END, Adapter, Exchange, KeyInTheOpen, arriving
 from .faults import Fault, Teller
 from .profiles import Profile
+
+try:
+    import tenacity
+except ImportError as error:  # no host brings it
+    raise DependencyMissing("asking language models", "tenacity") from error
 
 log = logging.getLogger("promptglass")
 

@@ -121,7 +121,7 @@ function colours(found) {
 
 function bars(found) {
   if (!found?.length) return null;
-  const groups = Map.groupBy ? Map.groupBy(found, ({ group }) => group ?? "") : grouped(found);
+  const groups = grouped(found);
   return [...groups].map(([group, members]) =>
     element(
       "section.bars",

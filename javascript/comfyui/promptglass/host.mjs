@@ -70,7 +70,7 @@ export const pictureUrl = ({ filename, subfolder, type }) =>
 
 /** Filename, subfolder and type of a picture by the address it was loaded from; null where it has none. */
 export function pictureAt(url) {
-  const query = URL.canParse(url) ? new URL(url).searchParams : new URLSearchParams();
+  const query = new URLSearchParams(url.split("?")[1] ?? "");
   const [filename, subfolder, type] = ["filename", "subfolder", "type"].map((key) => query.get(key) ?? "");
   return filename && !url.startsWith("blob:") ? { filename, subfolder, type: type || "output" } : null;
 }

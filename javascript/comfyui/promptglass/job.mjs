@@ -6,6 +6,7 @@ import { api } from "./host.mjs";
 import { say } from "./words.mjs";
 
 const LOOK_MS = 700;
+const LOST_ANSWERS = 5;
 
 export class Job {
   #id = null;
@@ -24,22 +25,36 @@ export class Job {
     this.#id = await interrogate(picture, mode);
     if (this.#isCancelled) await this.#stop();
     for (;;) {
-      const { state, share, result } = await jobState(this.#id);
+      const { state, share, result } = await this.#look();
       if (state === "done") return result;
       if (state === "failed") throw new Error(result.error ?? say("failed"));
       if (state === "stopped" || state === "gone") {
         if (this.#isCancelled) return null;
         throw new Error(say("gone"));
       }
+      const hasStarted = state === "running" && this.#state !== "running";
       this.#state = state;
+      if (this.#isCancelled && hasStarted) await this.#stop(); // it began while it was taken from the queue
       this.#onProgress(state, share ?? undefined);
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     }
   }
 
-  async cancel() {
+  cancel() {
     this.#isCancelled = true;
-    if (this.#id) await this.#stop();
+    if (this.#id) this.#stop().catch(() => {}); // the loop hears of a server that is gone
+  }
+
+  /** One lost answer is no lost job. */
+  async #look() {
+    for (let left = LOST_ANSWERS; ; left -= 1) {
+      try {
+        return await jobState(this.#id);
+      } catch (error) {
+        if (left <= 0) throw error;
+        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      }
+    }
   }
 
   async #stop() {

@@ -5,7 +5,7 @@ import { button, copyButton, element } from "./dom.mjs";
 import { fill } from "./panel.mjs";
 import { say } from "./words.mjs";
 
-const WANTED = ["ViT-L-14/openai", "blip-large"]; // what the modes that write prompts go by, where none is here
+const WANTED = ["openai/clip-vit-large-patch14", "blip-large"]; // what the modes that write prompts go by, where none is here
 
 export function healthPanel(body) {
   fill(body, health, ({ pair, models, version }) => [

@@ -2,21 +2,18 @@
 
 import { wildcards } from "./api.mjs";
 import { copyButton, element } from "./dom.mjs";
-import { empty, fill } from "./panel.mjs";
+import { fill } from "./panel.mjs";
 import { say } from "./words.mjs";
 
 export function wildcardsPanel(body) {
-  fill(body, wildcards, (folders) =>
-    folders.length ? folders.map(section) : empty("folder-open", say("noFolders"), say("noFoldersHint")),
-  );
+  fill(body, wildcards, (folders) => folders.map(section));
 }
 
-function section({ reader, folder, files }) {
+function section({ folder, files }) {
   return element(
     "section.section",
     {},
-    element("h3", {}, reader),
-    element("p.quiet.path", { title: folder }, folder),
+    element("h3", {}, folder),
     files.length ? element("ul.states", {}, files.map(file)) : element("p.quiet", {}, say("noWildcards")),
   );
 }

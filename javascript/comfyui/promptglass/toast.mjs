@@ -15,7 +15,7 @@ const toasts = new WeakMap(); // element: what closes it
 /** Interrogates a picture and shows what comes of it. */
 export function interrogateWithToast(picture, mode) {
   const toast = opened(picture);
-  const bar = element("div.progress", { role: "progressbar" }, element("span.progress-fill"));
+  const bar = element("div.progress", { role: "progressbar", "aria-label": "promptglass" }, element("span.progress-fill"));
   const words = element("p.state", {}, say("queued"));
   const job = new Job((state, share) => {
     words.textContent = say(state);
@@ -67,6 +67,7 @@ function opened(picture) {
     body,
     onClosed: null,
     close() {
+      if (!shown.isConnected) return; // a job that was cancelled ends later than its toast
       toast.onClosed?.();
       toast.onClosed = null;
       shown.remove();

@@ -37,9 +37,6 @@ const en = {
   moreModels: "{0} more to get",
   negativeOf: "negative",
   next: "Next picture",
-  noFolders: "No wildcard pack is here",
-  noFoldersHint:
-    "promptglass writes wildcards to where Impact-Pack or comfyui-dynamicprompts read them. Install one of the two, then run the node “Write wildcards”.",
   noPair: "no matching pair of files",
   noPairHint:
     "Put clip-vit-large-patch14.safetensors into models/text_encoders and models/clip_vision; interrogating then costs no second model.",
@@ -100,9 +97,6 @@ const zh = {
   moreModels: "还有 {0} 个可下载",
   negativeOf: "反向提示词",
   next: "下一张",
-  noFolders: "没有找到通配符插件",
-  noFoldersHint:
-    "promptglass 会把通配符写到 Impact-Pack 或 comfyui-dynamicprompts 读取的位置。请安装其中一个，再运行“写入通配符”节点。",
   noPair: "没有成对的文件",
   noPairHint:
     "把 clip-vit-large-patch14.safetensors 放进 models/text_encoders 和 models/clip_vision，反推时就不必再加载另一个模型。",
