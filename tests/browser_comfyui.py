@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import shutil
 import sys
 import tempfile
@@ -27,6 +28,8 @@ _FLAGS = [
     *("--disable-background-networking", "--disable-component-update"),
 ]
 _IS_UP = "() => window.app?.vueAppReady && window.app.extensionManager && window.app.canvas?.graph"
+_IS_IDLE = """async () => { const { queue_running, queue_pending } = await (await fetch("/queue")).json();
+    return !queue_running.length && !queue_pending.length; }"""
 _MENU = "Interrogate with promptglass"
 
 
@@ -161,6 +164,37 @@ def menu_and_toast(browser: Browser) -> None:
         expect(toast).to_have_count(0)
 
 
+def closed_while_it_runs(browser: Browser) -> None:
+    page = browser.page
+    with browser.step("a toast that is closed ends its job, and nothing of it comes back"):
+        page.mouse.click(*browser.at(1))
+        page.locator("button:has(.pi-eye):not([class*=side-bar])").first.click()
+        toast = page.locator(".promptglass-toast")
+        toast.get_by_role("button", name="Cancel").wait_for()
+        toast.get_by_role("button", name="Close").click()
+        page.wait_for_function(_IS_IDLE, timeout=60_000)
+        page.wait_for_timeout(1500)
+        expect(toast).to_have_count(0)
+
+
+def examples(browser: Browser) -> None:
+    page = browser.page
+    for path in sorted((ROOT / "example_workflows").glob("*.json")):
+        with browser.step(f"the example {path.stem} is loaded, and runs"):
+            page.evaluate("(workflow) => app.loadGraphData(workflow)", json.loads(path.read_text("utf-8")))
+            page.wait_for_timeout(1000)
+            page.evaluate("() => app.queuePrompt(0)")
+            page.wait_for_timeout(500)
+            page.wait_for_function(_IS_IDLE, timeout=90_000)
+            page.locator(".promptglass-on-node").first.wait_for()
+            state = page.evaluate(
+                "async () => Object.values(await (await fetch('/history?max_items=1')).json())"
+            )
+            assert state[0]["status"]["status_str"] == "success", state[0]["status"]["messages"][-1]
+            page.wait_for_timeout(1500)
+            browser.shot(f"example {path.stem}")
+
+
 def toolbox(browser: Browser) -> None:
     page = browser.page
     with browser.step("the eye on the toolbox interrogates with the default mode"):
@@ -221,18 +255,25 @@ def own_host() -> Iterator[str]:
     sys.path.insert(0, str(ROOT))
     from comfyui import COMFYUI, running_host
     from fakes.comfyui_models import OWN_MODELS, write_models
+    from fakes.llm_server import FakeServer, as_json, by_path, streamed
 
     if COMFYUI is None:
         sys.exit("COMFYUI must name ComfyUI's folder; or name a ComfyUI that runs, with --url")
-    with tempfile.TemporaryDirectory() as folder:
+    models = as_json({"object": "list", "data": [{"id": "m", "object": "model"}]})
+    answers = by_path(completions=streamed("openai", ["a red ", "cat"]), models=models)
+    with tempfile.TemporaryDirectory() as folder, FakeServer(answers) as server:
         base = Path(folder)
         write_models(COMFYUI, base)
         shutil.copytree(ROOT / "samples", base / "input")
+        shutil.copy(ROOT / "samples" / "coffee.jpg", base / "input" / "example.png")
+        profile = {"protocol": "openai", "base_url": server.url, "model": "m"}
+        (base / "promptglass.yaml").write_text(json.dumps({"endpoints": {"ollama": profile}}))
         packs = {"promptglass": ROOT, "tiny models": ROOT / "tests" / "fakes" / "comfyui_tiny_models"}
         environment = {
             "PROMPTGLASS_MODELS": str(base / OWN_MODELS),
             "PYTHONPATH": str(base / "python"),
             "XDG_CACHE_HOME": str(base / "cache"),
+            "PROMPTGLASS_CONFIG": str(base / "promptglass.yaml"),
         }
         with running_host(base, packs, environment) as host:
             yield host.url
@@ -258,7 +299,7 @@ def main() -> int:
         for name, value in arguments.set:
             browser.set(name, {"true": True, "false": False}.get(value, value))
         browser.load(GRAPH)
-        for look in (menu_and_toast, toolbox, cards, sidebar, settings):
+        for look in (menu_and_toast, toolbox, closed_while_it_runs, cards, sidebar, settings, examples):
             look(browser)
         chromium.close()
     for complaint in browser.complaints:

