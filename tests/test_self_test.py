@@ -78,7 +78,7 @@ def test_unrelated_sides_hardly_ever_pass(sides) -> None:
     margins = torch.tensor([self_test(Features(a, b)) for a in seen for b in read])
     assert abs(margins.mean()) < 0.5 and 0.8 < margins.std() < 1.4
     assert (margins > 0).float().mean() > 0.3
-    assert (margins >= LEAST_MARGIN).float().mean() < 0.04
+    assert (margins >= LEAST_MARGIN).float().mean() < 0.02
 
 
 def test_a_geometry_that_both_sides_share_does_not_help_unrelated_ones(sides) -> None:
@@ -97,7 +97,7 @@ def test_a_geometry_that_both_sides_share_does_not_help_unrelated_ones(sides) ->
     for _ in range(400):
         turn, signs = torch.linalg.qr(torch.randn(len(seen.T), len(seen.T), generator=generator))
         margins.append(self_test(Features(seen, seen @ (turn * signs.diagonal().sign()))))
-    assert (torch.tensor(margins) >= LEAST_MARGIN).float().mean() < 0.06
+    assert (torch.tensor(margins) >= LEAST_MARGIN).float().mean() < 0.02
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0, 4.0])
