@@ -5,8 +5,8 @@ features have the right shape and mean nothing. `self_test` says how far the dra
 captions, in standard deviations of what chance gives; below LEAST_MARGIN the two do not belong together.
 
 Measured: of 20,000 unrelated pairs (300 tiny CLIPs of random weights, picture sides crossed with text
-sides) 50 % have own captions closer than the others on average, 2.5 % reach a margin of 2 and 0.2 % one of
-3; of pairs made up to be hard (both sides have one geometry, in which one direction outweighs all others;
+sides) 50 % have own captions closer than the others on average, 0.7 % reach LEAST_MARGIN; of
+pairs made up to be hard (both sides have one geometry, in which one direction outweighs all others;
 only the rotation between them is random) up to 1.4 %. A pair that agrees about one thing alone, as
 coloured or not, may pass. Not measured: the margin of real CLIP weights, which the machines that build this
 do not have. With a trained classifier's features for the pictures, and the same under up to eight times as

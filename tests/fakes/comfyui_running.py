@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from fakes.comfyui_host import host_modules, imported
 
 
@@ -134,11 +133,11 @@ class Nodes:
         return combos | others
 
     @contextlib.contextmanager
-    def refused(self, match: str) -> Iterator[None]:
+    def refused(self, match: str) -> Iterator[pytest.ExceptionInfo[Exception]]:
         """An error of ours, in one line."""
         error = self.module("promptglass.errors").PromptglassError
         with pytest.raises(error, match=match) as caught:
-            yield
+            yield caught
         assert "\n" not in str(caught.value)
 
     def clip(self, encoder: Any, keeps: bool = False) -> Any:
