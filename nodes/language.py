@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("promptglass")
 
 _PROFILE = "ollama"
-SEEDS = 2**31  # servers take no more
+SEEDS = 2**31 - 64  # servers take no more than 2**31, and every candidate has one of its own
 
 
 class Refine(schema.Node):
@@ -166,7 +167,7 @@ class Describe(schema.Node):
         task = _Task(profile[0], model[0], prompt_id[0], first(unique_id, ""))
         pictures = pictures_of(image)
         known = for_each(notes, len(pictures), "notes", "")
-        answers = task.about(pictures, known, None, wishes=wishes[0], seed=seed[0] % SEEDS)
+        answers = task.with_notes(pictures, known, wishes[0], seed[0] % SEEDS)
         cards = [{"title": prompt_id[0], "text": one.text, "model": one.model} for one in answers]
         return {
             "ui": shown(cards),
@@ -258,8 +259,21 @@ class _Task:
                     raise answer.error
                 answers[place] = answer
         finally:
+            self._stream.flush()
             analyzer.release(0.2)
         return [answers[place] for place in range(len(pictures))]
+
+    def with_notes(
+        self, pictures: Sequence[Any], notes: Sequence[str], wishes: str, seed: int
+    ) -> list[Answer]:
+        """An answer for each picture; a prompt with no place for notes has them as wishes."""
+        if "{prompt}" in self.prompt.text or not any(notes):
+            return self.about(pictures, notes, None, wishes=wishes, seed=seed)
+        answers: list[Answer] = []
+        for picture, note in zip(pictures, notes, strict=True):
+            told = " ".join(filter(None, (wishes, f"Known already: {note}." if note else "")))
+            answers += self.about([picture], [""], None, wishes=told, seed=seed)
+        return answers
 
     def without_picture(
         self, text: str, wishes: str, keep: Sequence[str], count: int, deep: bool, seed: int
@@ -267,10 +281,25 @@ class _Task:
         """The first candidate that can be used: nobody can compare them."""
         from ..promptglass.refine import Notes, refine
 
-        found = refine(
-            self.endpoint, self.prompt, Notes(embedded=text), wishes=wishes, keep=keep, count=1, deep=deep,
-            seed=seed, progress=self._stream.progress, listen=self._stream.listen,
-        )  # fmt: skip
+        try:
+            found = refine(
+                self.endpoint,
+                self.prompt,
+                Notes(embedded=text),
+                wishes=wishes,
+                keep=keep,
+                count=1,
+                deep=deep,
+                seed=seed,
+                progress=self._stream.progress,
+                listen=self._stream.listen,
+            )
+        finally:
+            self._stream.flush()
+            if (
+                self.endpoint.profile.unload != "never"
+            ):  # beside us: a server that hangs must not hold the node
+                threading.Thread(target=self.endpoint.release, daemon=True).start()
         return found.prompt, asdict(found)
 
 
@@ -289,8 +318,13 @@ class _Stream:
 
     def progress(self, what: str, done: int, total: int) -> None:
         host.progress(what, done, total)
+        if time.monotonic() - self._shown_at > self._EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Shows what has not been shown yet."""
         said = "\n\n".join(text for _, text in sorted(self._said.items()))
-        if said != self._shown and time.monotonic() - self._shown_at > self._EVERY_S:
+        if said != self._shown:
             self._shown, self._shown_at = said, time.monotonic()
             host.show(self._node_id, said)
 

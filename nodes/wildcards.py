@@ -89,7 +89,8 @@ class WriteWildcards(schema.Node):
         lines = collect(("", {"analysis": {slug: [{"prompt": one}]}}) for one in text)
         how = format[0] if format[0] != AUTO else "yaml" if is_latin1 else "txt"
         outcomes = write_wildcards(lines, place, _SOURCE, how, adds=True)
-        written = [one for one in outcomes if one.name in {f"promptglass/{key}" for key in lines}]
+        names = {f"promptglass/{key}" for key in lines}
+        written = [one for one in outcomes if one.name in names and one.path.suffix == f".{how}"]
         if not written:
             raise InputError("there is nothing to write: the texts are empty")
         file = written[0]

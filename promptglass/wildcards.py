@@ -113,7 +113,7 @@ def _texts(sidecar: Any) -> Iterator[tuple[str, str]]:
         for entry in entries if isinstance(entries, list) else ():
             if not isinstance(entry, dict):
                 continue
-            if mode == "tables":
+            if mode == "tables" and "tables" in entry:
                 yield from _best_labels(entry.get("tables"))
                 continue
             text = entry.get("prompt", entry.get("text"))

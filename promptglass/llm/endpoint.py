@@ -246,10 +246,18 @@ class Endpoint:
 
     def _heard(self, question: Question, call: Call, is_shown: bool, listen: Listen | None) -> Piece:
         with contextlib.closing(self._client.pieces(question, call, is_shown)) as pieces:
-            heard = self._joined(pieces if listen is None else _told(pieces, listen))
+            heard = self._joined(pieces if listen is None else self._told(pieces, listen))
         self._check(heard)
         if question.schema is not None and heard.finish_reason == "length":
             raise ReplyError("the JSON was cut off: raise max_tokens", heard.text)
+        return heard
+
+    def _told(self, pieces: Iterable[Piece], listen: Listen) -> list[Piece]:
+        heard: list[Piece] = []
+        said = ""
+        for text in reasoning_filter(piece.text for piece in _noted(pieces, heard) if piece.text):
+            said += text
+            listen(self._client.without_key(said))
         return heard
 
     def _joined(self, pieces: Iterable[Piece]) -> Piece:
@@ -332,15 +340,6 @@ class Endpoint:
         with contextlib.suppress(Fault):
             return _has(self._client.models(self._client.call(stop, CHECK_S)))
         return ""
-
-
-def _told(pieces: Iterable[Piece], listen: Listen) -> list[Piece]:
-    heard: list[Piece] = []
-    said = ""
-    for text in reasoning_filter(piece.text for piece in _noted(pieces, heard) if piece.text):
-        said += text
-        listen(said)
-    return heard
 
 
 def _last_of_user(turns: Sequence[Turn]) -> int:
