@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("promptglass")
 
 _PROFILE = "ollama"
+_PATIENCE_S = 1.0  # for a server to free its memory
 SEEDS = 2**31 - 64  # servers take no more than 2**31, and every candidate has one of its own
 
 
@@ -260,7 +261,7 @@ class _Task:
                 answers[place] = answer
         finally:
             self._stream.flush()
-            analyzer.release(0.2)
+            analyzer.release(_PATIENCE_S)
         return [answers[place] for place in range(len(pictures))]
 
     def with_notes(
@@ -299,7 +300,9 @@ class _Task:
             if (
                 self.endpoint.profile.unload != "never"
             ):  # beside us: a server that hangs must not hold the node
-                threading.Thread(target=self.endpoint.release, daemon=True).start()
+                release = threading.Thread(target=self.endpoint.release, daemon=True)
+                release.start()
+                release.join(_PATIENCE_S)
         return found.prompt, asdict(found)
 
 

@@ -173,18 +173,30 @@ def test_no_seed_is_too_large_for_a_server(nodes: Nodes, server: FakeServer) -> 
 
 
 @pytest.mark.parametrize(
-    "inputs",
-    [
-        pytest.param({}, id="text"),
-        pytest.param({"image": paint(PICTURE)}, id="picture"),
-    ],
+    "inputs", [{}, {"image": torch.cat([paint("cat"), paint("dog")])}], ids=["texts", "pictures"]
 )
-def test_the_server_is_told_to_free_its_memory(
+def test_the_server_is_told_once_to_free_its_memory(
     nodes: Nodes, server: FakeServer, tmp_path: Path, inputs: dict[str, Any]
 ) -> None:
     configure(tmp_path, server, server="llama.cpp")
-    refined(nodes, **inputs)
-    assert "/models/unload" in [asked.path for asked in server.asked]
+    refined(nodes, ["a cat", "a dog"], **inputs)
+    assert questions_before_unloading(server) == [2]
+
+
+def test_the_server_keeps_its_memory_until_all_pictures_are_described(
+    nodes: Nodes, server: FakeServer, tmp_path: Path
+) -> None:
+    configure(tmp_path, server, server="llama.cpp")
+    described(nodes, "red cat", "blue dog", notes=["two cats", "one dog"])
+    assert questions_before_unloading(server) == [2]
+
+
+def questions_before_unloading(server: FakeServer) -> list[int]:
+    """For each time that the model was unloaded. Nobody waits for that, so it may take a moment."""
+    time.sleep(0.3)
+    paths = [asked.path for asked in server.asked]
+    unloadings = [place for place, path in enumerate(paths) if path == "/models/unload"]
+    return [sum(path.endswith("completions") for path in paths[:place]) for place in unloadings]
 
 
 # -- describe ------------------------------------------------------------------------------------------------
@@ -207,6 +219,8 @@ def test_the_picture_its_notes_and_wishes_reach_the_model(nodes: Nodes, server: 
     ["critique", pytest.param("describe")],
 )
 def test_notes_reach_the_model(nodes: Nodes, server: FakeServer, prompt_id: str) -> None:
+    if prompt_id == "tags":
+        server.answers = [saying('{"tags": ["a", "b", "c", "d", "e"]}')]
     described(nodes, "red cat", "blue dog", notes=["two cats", "one dog"], prompt_id=prompt_id)
     together = sorted(told(server, n) for n in range(2))
     assert "one dog" in " ".join(together) and "two cats" in " ".join(together)
