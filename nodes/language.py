@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..promptglass.errors import InputError
+from ..promptglass.errors import EndpointRefused, EndpointUnreachable, InputError, ModelSeesNot
 from . import host, schema
 from .cards import Card, as_json, bars, shown
 from .lists import first, for_each, pictures_of
@@ -93,7 +94,6 @@ class Refine(schema.Node):
     ) -> schema.Result:
         from ..promptglass.training import parse_list
 
-        task = _Task(profile[0], model[0], prompt_id[0], first(unique_id, ""))
         how: dict[str, Any] = {
             "wishes": wishes[0],
             "keep": parse_list(keep[0]),
@@ -101,14 +101,17 @@ class Refine(schema.Node):
             "deep": deep[0],
             "seed": seed[0] % SEEDS,
         }
-        if image:
-            pictures = pictures_of(image)
-            texts = for_each(text, len(pictures), "texts", "")
-            judge = _judge(encoder[0]) if encoder else None
-            answers = task.about(pictures, texts, judge, **how)
-            found = [(answer.text, {**answer.details, "score": answer.score}, [answer]) for answer in answers]
-        else:
-            found = [(*task.without_picture(one, **how), []) for one in text]
+        with _Task(profile[0], model[0], prompt_id[0], first(unique_id, "")) as task:
+            if image:
+                pictures = pictures_of(image)
+                texts = for_each(text, len(pictures), "texts", "")
+                judge = _judge(encoder[0]) if encoder else None
+                answers = task.about(pictures, texts, judge, **how)
+                found = [
+                    (answer.text, {**answer.details, "score": answer.score}, [answer]) for answer in answers
+                ]
+            else:
+                found = [(*task.without_picture(one, **how), []) for one in text]
         return {
             "ui": shown([_candidates_card(prompt, evidence, task.name) for prompt, evidence, _ in found]),
             "result": (
@@ -165,10 +168,10 @@ class Describe(schema.Node):
         notes: Sequence[str] | None = None,
         unique_id: Sequence[str] | None = None,
     ) -> schema.Result:
-        task = _Task(profile[0], model[0], prompt_id[0], first(unique_id, ""))
         pictures = pictures_of(image)
         known = for_each(notes, len(pictures), "notes", "")
-        answers = task.with_notes(pictures, known, wishes[0], seed[0] % SEEDS)
+        with _Task(profile[0], model[0], prompt_id[0], first(unique_id, "")) as task:
+            answers = task.with_notes(pictures, known, wishes[0], seed[0] % SEEDS)
         cards = [{"title": prompt_id[0], "text": one.text, "model": one.model} for one in answers]
         return {
             "ui": shown(cards),
@@ -242,7 +245,31 @@ class _Task:
         self._prompts = prompts
         self._mode = f"llm/{prompt_id}"
         self._stream = _Stream(node_id)
+        self._was_asked = False
         count_clip_tokens_by(host.count_clip_tokens)
+
+    def __enter__(self) -> _Task:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The server may free its memory. Beside us: one that hangs must not hold the node."""
+        if self._was_asked and self.endpoint.profile.unload != "never":
+            release = threading.Thread(target=self.endpoint.release, daemon=True)
+            release.start()
+            release.join(_PATIENCE_S)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+            self._was_asked = True
+        except (EndpointRefused, EndpointUnreachable, ModelSeesNot):
+            raise  # it has loaded nothing
+        except BaseException:
+            self._was_asked = True
+            raise
+        finally:
+            self._stream.flush()
 
     def about(
         self, pictures: Sequence[Any], texts: Sequence[str], judge: ClipAnalyzer | None, **how: Any
@@ -254,14 +281,11 @@ class _Task:
         how |= {"progress": self._stream.progress, "listen": self._stream.listen}
         analyzer = LlmAnalyzer(self.endpoint, [self._mode], self._prompts, judge, **how)
         answers: dict[int, Answer] = {}
-        try:
+        with self._asking():
             for place, answer in analyzer.analyze(_as_pictures(pictures, texts), [self._mode]):
                 if isinstance(answer, Failure):
                     raise answer.error
                 answers[place] = answer
-        finally:
-            self._stream.flush()
-            analyzer.release(_PATIENCE_S)
         return [answers[place] for place in range(len(pictures))]
 
     def with_notes(
@@ -282,7 +306,7 @@ class _Task:
         """The first candidate that can be used: nobody can compare them."""
         from ..promptglass.refine import Notes, refine
 
-        try:
+        with self._asking():
             found = refine(
                 self.endpoint,
                 self.prompt,
@@ -295,14 +319,6 @@ class _Task:
                 progress=self._stream.progress,
                 listen=self._stream.listen,
             )
-        finally:
-            self._stream.flush()
-            if (
-                self.endpoint.profile.unload != "never"
-            ):  # beside us: a server that hangs must not hold the node
-                release = threading.Thread(target=self.endpoint.release, daemon=True)
-                release.start()
-                release.join(_PATIENCE_S)
         return found.prompt, asdict(found)
 
 
