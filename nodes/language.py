@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..promptglass.errors import EndpointRefused, EndpointUnreachable, InputError, ModelSeesNot
@@ -304,6 +303,7 @@ class _Task:
         self, text: str, wishes: str, keep: Sequence[str], count: int, deep: bool, seed: int
     ) -> tuple[str, dict[str, Any]]:
         """The first candidate that can be used: nobody can compare them."""
+        from ..promptglass.llm.analyzer import evidence
         from ..promptglass.refine import Notes, refine
 
         with self._asking():
@@ -319,7 +319,7 @@ class _Task:
                 progress=self._stream.progress,
                 listen=self._stream.listen,
             )
-        return found.prompt, asdict(found)
+        return found.prompt, {**evidence(found), "score": found.score}
 
 
 class _Stream:
@@ -368,8 +368,8 @@ def _judge(loaded: Any) -> ClipAnalyzer:
 
 def _candidates_card(prompt: str, evidence: dict[str, Any], model: str) -> Card:
     scores = {one["prompt"]: one["score"] for one in evidence["candidates"] if one["score"] is not None}
-    given = evidence["input"] if isinstance(evidence["input"], dict) else {}
-    if given.get("score") is not None:
+    given = evidence["input"]
+    if given["score"] is not None:
         scores[f"(went in) {given['prompt']}"] = given["score"]
     ranked = dict(sorted(scores.items(), key=lambda item: -item[1]))
     card = {"title": "refined", "text": prompt, "model": model, "note": evidence["why"], "bars": bars(ranked)}

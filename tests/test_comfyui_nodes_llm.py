@@ -214,10 +214,7 @@ def test_the_picture_its_notes_and_wishes_reach_the_model(nodes: Nodes, server: 
     assert ran.cards[0]["title"] == "describe"
 
 
-@pytest.mark.parametrize(
-    "prompt_id",
-    ["critique", pytest.param("describe")],
-)
+@pytest.mark.parametrize("prompt_id", ["critique", "describe", "tags"])
 def test_notes_reach_the_model(nodes: Nodes, server: FakeServer, prompt_id: str) -> None:
     if prompt_id == "tags":
         server.answers = [saying('{"tags": ["a", "b", "c", "d", "e"]}')]

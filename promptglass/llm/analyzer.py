@@ -250,7 +250,7 @@ class LlmAnalyzer(Analyzer):
         try:
             if prompt.judged:
                 refinement = judged(prompt, notes, task.asks, replies, scores, self._keep)
-                text, score, details = refinement.prompt, refinement.score, _evidence(refinement)
+                text, score, details = refinement.prompt, refinement.score, evidence(refinement)
             else:
                 text, details = self._said(prompt, replies[0], picture)
         except PromptglassError as error:
@@ -308,7 +308,8 @@ def _public(model: str) -> str:
     return model.replace("\\", "/").rsplit("/", 1)[-1] if is_path else model
 
 
-def _evidence(refinement: Refinement) -> dict[str, object]:
+def evidence(refinement: Refinement) -> dict[str, object]:
+    """How a prompt was chosen, as JSON."""
     return {
         "refined": refinement.is_refined,
         "why": refinement.why,
