@@ -112,7 +112,7 @@ class Interrogate(schema.Node):
             },
             "optional": {
                 **schema.towers(),
-                "caption": schema.linked_text("Start from this caption: one, or one for each picture."),
+                "caption": schema.text("Start from this caption: one, or one for each picture."),
                 "own_labels": schema.linked_text("Labels of your own, a line each, ranked with the others."),
             },
         }

@@ -21,7 +21,10 @@ LOCALES = sorted(path.parent for path in (ROOT / "locales").glob("*/nodeDefs.jso
 # A saved workflow holds a node's widgets in this order: a list here may grow at its end, and nowhere else.
 WIDGETS = {
     "PromptglassEncoder": ["projection"],
-    "PromptglassInterrogate": ["mode", "model", "captioner", "max_flavors", "tables", "with_negative"],
+    "PromptglassInterrogate": [
+        *("mode", "model", "captioner", "max_flavors", "tables", "with_negative"),
+        "caption",
+    ],
     "PromptglassCaption": ["captioner"],
     "PromptglassTags": ["tagger", "threshold"],
     "PromptglassClassify": ["categories", "labels", "top", "model"],
