@@ -7,97 +7,26 @@ texts meet. What was checked, and embedded, is kept on the host's own CLIP objec
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from ..promptglass.clip.loaded import LoadedClip
 from ..promptglass.errors import InputError, ModelError
-from ..promptglass.folders import cache_folder
 from . import host
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from ..promptglass.clip.classifier import Classifier
-    from ..promptglass.clip.encoder import JointEncoder, TorchEncoder
-    from ..promptglass.clip.interrogator import Interrogator
-    from ..promptglass.clip.vocabulary import Vocabulary
+    from ..promptglass.clip.encoder import TorchEncoder
     from ..promptglass.weights import Weights
 
 log = logging.getLogger("promptglass")
 
-OWN_TABLE = "own"  # what a user's own labels are called beside clip-interrogator's tables
 OWN_CLIP = "openai/clip-vit-large-patch14"  # by transformers, which every host has
 AUTO, BUILT_IN = "auto", "built-in"  # projections that are no file
-_MOST_CLASSIFIERS = 32
-_TOGETHER, _TEXTS_TOGETHER = 8, 256  # between two reports of progress
-
-
-class LoadedClip:
-    """An encoder, with what was embedded by it so far. keeps: embeddings may outlive the session."""
-
-    def __init__(self, encoder: JointEncoder, keeps: bool = True, origin: str = "") -> None:
-        self.encoder = encoder
-        self.origin = origin or encoder.name
-        self._keeps = keeps
-        self._vocabulary: Vocabulary | None = None
-        self._classifiers: dict[tuple[object, ...], Classifier] = {}
-
-    def interrogator(self, tables: Mapping[str, Sequence[str]], own_labels: Sequence[str]) -> Interrogator:
-        """Over these tables, and labels of the moment besides."""
-        from ..promptglass.clip.interrogator import Interrogator
-        from ..promptglass.clip.vocabulary import Vocabulary
-
-        vocabulary = self._lasting(tables) if tables else None
-        if own_labels:
-            own = Vocabulary({OWN_TABLE: own_labels}, self.encoder, progress=host.progress)
-            vocabulary = vocabulary.joined(own) if vocabulary else own
-        if vocabulary is None:
-            raise InputError("there are no labels: choose tables, or give own_labels")
-        return Interrogator(self.encoder, vocabulary, progress=host.progress)
-
-    def classifier(self, labels: Sequence[str] | Mapping[str, str], templates: Sequence[str]) -> Classifier:
-        """labels: with the emoji of each, where it is a mapping."""
-        from ..promptglass.clip.classifier import Classifier
-
-        key = (*(labels.items() if isinstance(labels, Mapping) else labels), *templates)
-        if key not in self._classifiers:
-            while len(self._classifiers) >= _MOST_CLASSIFIERS:
-                del self._classifiers[next(iter(self._classifiers))]
-            self._classifiers[key] = Classifier(self.encoder, labels, templates, host.progress)
-        return self._classifiers[key]
-
-    def features(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
-        """Image features [n, d]."""
-        import torch
-
-        found = []
-        for done in range(0, len(pictures), _TOGETHER):
-            host.progress("pictures", done, len(pictures))
-            found.append(self.encoder.encode_images(pictures[done : done + _TOGETHER]))
-        host.progress("pictures", len(pictures), len(pictures))
-        return torch.cat(found)
-
-    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
-        """Features [n, d]."""
-        import torch
-
-        found = []
-        for done in range(0, len(texts), _TEXTS_TOGETHER):
-            host.progress("texts", done, len(texts))
-            found.append(self.encoder.encode_texts(texts[done : done + _TEXTS_TOGETHER]))
-        return torch.cat(found)
-
-    def _lasting(self, tables: Mapping[str, Sequence[str]]) -> Vocabulary:
-        from ..promptglass.clip.tables import vocabulary_id
-        from ..promptglass.clip.vocabulary import Vocabulary
-
-        if self._vocabulary is None or self._vocabulary.id != vocabulary_id(tables):
-            folder = cache_folder("embeddings") if self._keeps else None
-            self._vocabulary = Vocabulary(tables, self.encoder, folder, host.progress)
-        return self._vocabulary
 
 
 def clip_for(
@@ -145,7 +74,8 @@ def _own(model: str) -> LoadedClip:
     from ..promptglass.clip.loading import load_encoder
 
     must_be_here(model, "connect a CLIP and a CLIP_VISION")
-    return LoadedClip(HostedEncoder(load_encoder(model, "cpu", host.precision())))  # the host moves it
+    encoder = load_encoder(model, "cpu", host.precision())  # the host moves it
+    return LoadedClip(HostedEncoder(encoder), host.progress)
 
 
 class HostedEncoder:
@@ -220,7 +150,7 @@ def _checked(clip: Any, clip_vision: Any, projection: str) -> LoadedClip:
         encoder.name = f"comfyui/{tower}-{encoder.fingerprint()[:8]}"
         origin = f"{encoder.name}, projection: {source}"
         log.info("%s%s", origin, ", patched: its embeddings are not kept" if is_patched(clip) else "")
-        return LoadedClip(encoder, not is_patched(clip), origin)
+        return LoadedClip(encoder, host.progress, not is_patched(clip), origin)
     raise ModelError(
         f"this CLIP and CLIP_VISION do not work together: {'; '.join(faults)}. {how_to_get(tower)}"
     )

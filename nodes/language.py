@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import logging
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..promptglass.errors import EndpointRefused, EndpointUnreachable, InputError, ModelSeesNot
+from ..promptglass.live_text import LiveText
 from . import host, schema
 from .cards import Card, as_json, bars, shown
 from .lists import first, for_each, pictures_of
@@ -243,7 +243,7 @@ class _Task:
         self.name = self.endpoint.profile.model or profile
         self._prompts = prompts
         self._mode = f"llm/{prompt_id}"
-        self._stream = _Stream(node_id)
+        self._stream = LiveText(lambda text: host.show(node_id, text), host.progress)
         self._was_asked = False
         count_clip_tokens_by(host.count_clip_tokens)
 
@@ -320,32 +320,6 @@ class _Task:
                 listen=self._stream.listen,
             )
         return found.prompt, {**evidence(found), "score": found.score}
-
-
-class _Stream:
-    """What is being written, on the node: collected on other threads, sent from the one of the node."""
-
-    _EVERY_S = 0.2
-
-    def __init__(self, node_id: str) -> None:
-        self._node_id = node_id
-        self._said: dict[int, str] = {}
-        self._shown, self._shown_at = "", 0.0
-
-    def listen(self, place: int, text: str) -> None:
-        self._said[place] = text
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        host.progress(what, done, total)
-        if time.monotonic() - self._shown_at > self._EVERY_S:
-            self.flush()
-
-    def flush(self) -> None:
-        """Shows what has not been shown yet."""
-        said = "\n\n".join(text for _, text in sorted(self._said.items()))
-        if said != self._shown:
-            self._shown, self._shown_at = said, time.monotonic()
-            host.show(self._node_id, said)
 
 
 def _as_pictures(pictures: Sequence[Any], texts: Sequence[str]) -> list[Any]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import socket
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -19,14 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..promptglass import __version__
 from ..promptglass.errors import ImageError, InputError, ModelError, PromptglassError, one_line, visible
+from ..promptglass.guard import own_names, refusal
 from . import host, jobs
-from .guard import HOSTS_VARIABLE, refusal
 from .history import of_prompt, results
 
 if TYPE_CHECKING:
     from aiohttp import web
-
-    from ..promptglass.llm import Profile
 
 log = logging.getLogger("promptglass")
 
@@ -81,13 +77,9 @@ async def _answered(answer: Handler, request: web.Request) -> Answer:
 
 
 def _own_names() -> set[str]:
-    """The names of this server: its machine's, those it listens on, and those the user vouches for."""
     from comfy.cli_args import args
 
-    machine = socket.gethostname()
-    vouched = os.environ.get(HOSTS_VARIABLE, "")
-    names = [*str(args.listen).split(","), *vouched.split(","), machine, f"{machine}.local"]
-    return {name.strip().lower() for name in names} - {""}
+    return own_names(str(args.listen).split(","))
 
 
 async def _keep_modules_fresh(request: web.Request, response: web.StreamResponse) -> None:
@@ -285,30 +277,15 @@ def _profile_names() -> list[str]:
 
 async def _endpoints(request: web.Request) -> Answer:
     from ..promptglass.llm.profiles import profiles
+    from ..promptglass.service import health_of
 
     known = [*(await _on_thread(profiles)).values()]
     pool = ThreadPoolExecutor(len(known), "promptglass-endpoints")
     try:
-        found = await asyncio.gather(*(_on_thread(_checked, profile, pool=pool) for profile in known))
+        found = await asyncio.gather(*(_on_thread(health_of, profile, pool=pool) for profile in known))
     finally:
         pool.shutdown(wait=False)
     return 200, {"endpoints": found}
-
-
-def _checked(profile: Profile) -> dict[str, Any]:
-    from ..promptglass.llm import Endpoint
-
-    endpoint = Endpoint(profile)
-    health = endpoint.check()
-    return {
-        "name": profile.name,
-        "reachable": health.reachable,
-        "usable": health.usable,
-        "message": visible(
-            health.message.removeprefix(endpoint.shown).removeprefix(profile.name).lstrip(": ")
-        ),
-        "models": [visible(name) for name in health.models],
-    }
 
 
 async def _wildcards(request: web.Request) -> Answer:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..promptglass.errors import DependencyMissing, InputError, one_line
+from ..promptglass.errors import InputError
 from . import host, schema
 from .cards import Card, shown
 
@@ -140,18 +139,10 @@ class PreviewWildcard(schema.Node):
         seed: Sequence[int],
         after: Sequence[str] | None = None,
     ) -> schema.Result:
-        try:
-            from dynamicprompts.generators import RandomPromptGenerator
-            from dynamicprompts.wildcards import WildcardManager
-        except ImportError as error:
-            raise DependencyMissing("a preview of wildcards", "dynamicprompts") from error
-        place = _chosen(folder[0])[0]
-        generator = RandomPromptGenerator(WildcardManager(place), seed=seed[0])
-        try:
-            drawn = [*generator.generate(template[0], count[0])]
-        except Exception as error:  # its parser's own kinds, which change with its version
-            raise InputError(f"dynamic-prompts cannot read this template: {one_line(error)}") from error
-        missing = sorted({name for prompt in drawn for name in re.findall(r"__[^\s,|{}]+?__", prompt)})
-        note = f"no file gives {', '.join(missing)}" if missing else None
-        card: Card = {"title": "drawn", "text": drawn[0] if drawn else "", "lines": drawn[1:], "note": note}
-        return {"ui": shown([card]), "result": (drawn,)}
+        from ..promptglass.wildcard_preview import draw
+
+        drawn = draw(template[0], _chosen(folder[0])[0], count[0], seed[0])
+        note = f"no file gives {', '.join(drawn.missing)}" if drawn.missing else None
+        first, *others = drawn.prompts or [""]
+        card: Card = {"title": "drawn", "text": first, "lines": others, "note": note}
+        return {"ui": shown([card]), "result": (drawn.prompts,)}

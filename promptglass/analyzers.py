@@ -6,15 +6,16 @@ needs at the first picture.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import time
 import weakref
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from .errors import PromptglassError, WeightsMissing
+from .errors import EndpointRefused, EndpointUnreachable, PromptglassError, Stopped, WeightsMissing
 from .folders import cache_folder
 from .progress import Progress, silent
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .clip.interrogator import Interrogation, Interrogator, Subject
     from .images import Picture
     from .ocr import Reader
+    from .refine import Notes
     from .tagger import Tagger
 
 CLIP_MODES = ("caption", "best", "fast", "classic", "negative", "tables")
@@ -46,10 +48,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """No answer about one picture; it says nothing of the others."""
+    """No answer about one picture. is_of_mode: nor would another picture fare better."""
 
     mode: str
-    error: PromptglassError
+    error: Exception  # of promptglass, but for a ModuleNotFoundError
+    is_of_mode: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,26 @@ def release(analyzers: Iterable[Analyzer], at_once: bool = False) -> None:
     """The work of all is done. at_once: somebody wants to stop."""
     for analyzer in analyzers:
         analyzer.release(0.2 if at_once else 5.0)
+
+
+def ask(analyzer: Analyzer, picture: Picture, modes: Sequence[str]) -> Iterator[Answer | Failure]:
+    """What an analyzer says of one picture. What one mode lacks, a caption say, costs no other its answer."""
+    told: set[str] = set()
+    try:
+        with contextlib.closing(analyzer.analyze([picture], modes)) as outcomes:
+            for _, outcome in outcomes:
+                told.add(outcome.mode)
+                yield outcome
+    except Stopped:
+        raise
+    except (PromptglassError, ModuleNotFoundError) as error:
+        left = [mode for mode in modes if mode not in told]
+        if len(modes) == 1 or isinstance(error, EndpointRefused | EndpointUnreachable):
+            for mode in left:
+                yield Failure(mode, error, is_of_mode=True)
+            return
+        for mode in left:
+            yield from ask(analyzer, picture, [mode])
 
 
 class EmbeddedAnalyzer(Analyzer):
@@ -223,7 +246,8 @@ class ClipAnalyzer(Analyzer):
     """The modes of clip-interrogator, by an encoder and, where no caption is given, a captioner.
 
     tables: None for clip-interrogator's lists. caption: used for every picture instead of a captioner's.
-    interrogator: one that a host has made, instead of what `model` and `tables` would.
+    interrogator: one that a host has made, or makes when it is needed, instead of what `model` and `tables`
+    would. captioner: a name, or the host's own. turn: entered around all work of models, as a host wants it.
     """
 
     modes: tuple[str, ...] = CLIP_MODES
@@ -231,17 +255,21 @@ class ClipAnalyzer(Analyzer):
     def __init__(
         self,
         model: str = "ViT-L-14/openai",
-        captioner: str = "blip-large",
+        captioner: str | Captioner = "blip-large",
         caption: str | None = None,
         tables: Mapping[str, Sequence[str]] | None = None,
         device: str = "auto",
         dtype: str = "auto",
         progress: Progress = silent,
-        interrogator: Interrogator | None = None,
+        interrogator: Interrogator | Callable[[], Interrogator] | None = None,
+        turn: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
-        self._given = interrogator
-        self._model = interrogator.encoder.name if interrogator else model
-        self._captioner_name = captioner
+        self._make = interrogator if callable(interrogator) else None
+        self._given = None if callable(interrogator) else interrogator
+        self._model = self._given.encoder.name if self._given else model
+        self._own_captioner = None if isinstance(captioner, str) else captioner
+        self._captioner_name = captioner if isinstance(captioner, str) else captioner.name
+        self._turn = turn
         self._caption = caption
         self._tables = tables
         self._device = device
@@ -261,7 +289,7 @@ class ClipAnalyzer(Analyzer):
     @property
     def has_captions(self) -> bool:
         """Whether there are captions, once CLIP is here."""
-        return bool(self._caption) or not _not_here(self._captioner_name)
+        return bool(self._caption or self._own_captioner) or not _not_here(self._captioner_name)
 
     def recipe(self, mode: str) -> Recipe:
         from .weights import find
@@ -275,19 +303,36 @@ class ClipAnalyzer(Analyzer):
         return Recipe(known.name if known else self._model, settings)
 
     def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
-        interrogator = self.interrogator
-        if FROM_A_CAPTION & {*modes}:
-            self._need_captions()
-        started = time.perf_counter()
-        subjects = self.look(pictures)
-        looked_s = (time.perf_counter() - started) / len(pictures)
-        for mode in modes:
-            for place, found in enumerate(getattr(interrogator, mode)(subjects)):
-                yield place, answer_of(found, looked_s)
-            looked_s = 0.0
+        with self._turn():
+            interrogator = self.interrogator
+            if FROM_A_CAPTION & {*modes}:
+                self._need_captions()
+            started = time.perf_counter()
+            subjects = self.look(pictures)
+            looked_s = (time.perf_counter() - started) / len(pictures)
+            for mode in modes:
+                for place, found in enumerate(getattr(interrogator, mode)(subjects)):
+                    yield place, answer_of(found, looked_s)
+                looked_s = 0.0
 
     def look(self, pictures: Sequence[Picture], with_captions: bool = False) -> list[Subject]:
         """What CLIP sees, worked out once for as long as a picture lives."""
+        with self._turn():
+            return self._look(pictures, with_captions)
+
+    def notes(self, pictures: Sequence[Picture], embedded: Sequence[str], with_captions: bool) -> list[Notes]:
+        """What a language model is told of pictures."""
+        from .refine import notes_of
+
+        with self._turn():
+            return notes_of(self.interrogator, self._look(pictures, with_captions), embedded)
+
+    def scores(self, picture: Picture, texts: Sequence[str]) -> list[float]:
+        """The cosine of a picture with each of several texts."""
+        with self._turn():
+            return self.interrogator.scores(self._look([picture])[0], texts)
+
+    def _look(self, pictures: Sequence[Picture], with_captions: bool = False) -> list[Subject]:
         new = [picture for picture in pictures if id(picture) not in self._subjects]
         captions = [self._caption] * len(new) if self._caption else None
         seen = self.interrogator.look([picture.image for picture in new], captions)
@@ -322,6 +367,8 @@ class ClipAnalyzer(Analyzer):
     def interrogator(self) -> Interrogator:
         if self._given:
             return self._given
+        if self._make:
+            return self._make()
         from .clip.interrogator import Interrogator
         from .clip.loading import load_encoder
         from .clip.vocabulary import Vocabulary
@@ -334,6 +381,8 @@ class ClipAnalyzer(Analyzer):
 
     @cached_property
     def _captioner(self) -> Captioner:
+        if self._own_captioner:
+            return self._own_captioner
         from .caption import load_captioner
 
         return load_captioner(self._captioner_name, self._device, self._dtype)
@@ -344,6 +393,19 @@ def answer_of(found: Interrogation, looked_s: float = 0.0) -> Answer:
     details: dict[str, object] = {"tables": found.tables} if found.tables else {}
     elapsed_s = found.elapsed_s + looked_s
     return Answer(found.mode, found.prompt, found.model, found.score, elapsed_s, found.settings, details)
+
+
+def as_json(answer: Answer) -> dict[str, object]:
+    """An answer for scripts and for the wire."""
+    return {
+        "mode": answer.mode,
+        "text": answer.text,
+        "model": answer.model,
+        "score": answer.score,
+        "elapsed_s": round(answer.elapsed_s, 3),
+        **({"settings": answer.settings} if answer.settings else {}),
+        **answer.details,
+    }
 
 
 def _not_here(model: str) -> list[str]:

@@ -68,7 +68,7 @@ class Batch:
     """Modes over folders.
 
     force: compute again what is there; verify: hash also where size and time are as they were; captions:
-    write .txt files for training, too.
+    write .txt files for training, too. warn: told, in one line, which modes are left out and why.
     """
 
     analyzers: Sequence[Analyzer]
@@ -77,6 +77,7 @@ class Batch:
     captions: CaptionFiles | None = None
     force: bool = False
     verify: bool = False
+    warn: Callable[[str], None] = log.error
 
     def plan(self, folder: str | os.PathLike[str], recursive: bool = False) -> Plan:
         """Look what a folder holds, and what of it is missing. Reads sidecars, opens no picture.
@@ -167,7 +168,7 @@ class Batch:
         if errors and not recipes:
             raise next(iter(errors.values()))
         if errors:
-            log.error("left out: %s: %s", ", ".join(errors), next(iter(errors.values())))
+            self.warn(f"left out: {', '.join(errors)}: {next(iter(errors.values()))}")
         return recipes
 
     def _is_unchanged(self, found: Found, recipes: Mapping[str, Recipe]) -> bool:

@@ -13,6 +13,7 @@ PromptglassError
 |   |-- EndpointRefused     key, account or model will not do: whatever else is asked, the answer is the same
 |   |-- ModelSeesNot        the model does not see pictures; what shows it none may fare better
 |   `-- ReplyError          what an endpoint answered cannot be used
+|-- Busy                    more is under way than is good: the same may go through later
 |-- Stopped                 the caller's own wish, and no failure of what was under way
 `-- DependencyMissing       an optional package is not installed
 
@@ -94,6 +95,10 @@ class ReplyError(EndpointError):
     def __init__(self, message: str, text: str = "", status: int | None = None) -> None:
         super().__init__(message, status)
         self.text = text
+
+
+class Busy(PromptglassError):
+    """More is under way than is good: the same may go through later."""
 
 
 class Stopped(PromptglassError):

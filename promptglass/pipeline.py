@@ -29,6 +29,7 @@ from .errors import (
     ModelError,
     ModelSeesNot,
     PromptglassError,
+    Stopped,
     WeightsMissing,
     cause_of,
     one_line,
@@ -197,6 +198,8 @@ class Pipeline:
         try:
             if group:
                 self._analyze(analyzer, group, modes)
+        except Stopped:
+            raise
         except (*_OF_A_MODE, *_OF_AN_ENDPOINT) as error:
             return error
         except Exception as error:
@@ -258,7 +261,7 @@ class Pipeline:
         if not self._recipes:
             raise error
         self.has_left_out = True
-        log.error("left out from here on: %s: %s", ", ".join(gone), _reason(error))
+        self._batch.warn(f"left out from here on: {', '.join(gone)}: {_reason(error)}")
 
     # -- saving, on threads ----------------------------------------------------------------------------
 

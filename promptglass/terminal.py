@@ -12,10 +12,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from .analyzers import Answer
+from .analyzers import as_json as answer_as_json
 from .errors import DependencyMissing, visible
 
 if TYPE_CHECKING:
-    from .analyzers import Answer
     from .images import Picture
 
 log = logging.getLogger("promptglass")
@@ -61,18 +62,7 @@ def as_json(picture: Picture, answers: Sequence[Answer]) -> dict[str, Any]:
         "format": picture.format,
         "width": width,
         "height": height,
-        "answers": [
-            {
-                "mode": answer.mode,
-                "text": answer.text,
-                "model": answer.model,
-                "score": answer.score,
-                "elapsed_s": round(answer.elapsed_s, 3),
-                **({"settings": answer.settings} if answer.settings else {}),
-                **answer.details,
-            }
-            for answer in answers
-        ],
+        "answers": [answer_as_json(answer) for answer in answers],
     }
 
 

@@ -17,7 +17,7 @@ from ..errors import InputError, SidecarError, visible
 from ..sidecar import Privacy, entry_of, path_of, read
 from ..terminal import BatchProgress
 from ..training import EXISTING, CaptionFiles, parse_list, parse_replacement
-from .choosing import MODES_HELP, add_options, chosen_analyzers, chosen_modes
+from .choosing import MODES_HELP, add_options, chosen
 
 log = logging.getLogger("promptglass")
 
@@ -115,8 +115,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     captions = _captions(arguments)
     privacy = Privacy(arguments.anonymize, arguments.encrypt)
     progress = BatchProgress(arguments.quiet)
-    analyzers = chosen_analyzers(arguments, progress)
-    modes = chosen_modes(arguments.modes, analyzers)
+    analyzers, modes = chosen(arguments, progress)
     batch = Batch(analyzers, modes, privacy, captions, arguments.force, arguments.verify)
     started = time.monotonic()
     plan = batch.plan(arguments.folder, arguments.recursive)

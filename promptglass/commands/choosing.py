@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
-from collections.abc import Iterator
 
-from ..analyzers import (
-    CLIP_MODES,
-    FIRST_CHOICE,
-    FROM_A_CAPTION,
-    MODES,
-    Analyzer,
-    ClipAnalyzer,
-    EmbeddedAnalyzer,
-    OcrAnalyzer,
-    PaletteAnalyzer,
-    TagsAnalyzer,
-)
+from ..analyzers import Analyzer, ClipAnalyzer
+from ..choice import CAPTIONER, CLIP_MODEL, Choice, analyzers_of, parse_modes, ready_modes
 from ..clip.tables import choose_tables
 from ..errors import InputError
 from ..progress import Progress
 from ..refine import COUNT
 from ..training import parse_list
-
-log = logging.getLogger("promptglass")
 
 MODES_HELP = """\
 modes:
@@ -50,13 +36,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--model",
-        default="ViT-L-14/openai",
+        default=CLIP_MODEL,
         metavar="NAME",
         help="open_clip name, hub repository, folder, or ARCH/FILE (default: %(default)s)",
     )
     command.add_argument(
         "--captioner",
-        default="blip-large",
+        default=CAPTIONER,
         metavar="NAME",
         help="who writes captions: a name or a folder (default: %(default)s)",
     )
@@ -119,112 +105,33 @@ def _add_llm_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_analyzers(arguments: argparse.Namespace, progress: Progress) -> list[Analyzer]:
-    clip = ClipAnalyzer(
+def chosen(arguments: argparse.Namespace, progress: Progress) -> tuple[list[Analyzer], list[str]]:
+    """Who answers, and the modes to run."""
+    if arguments.candidates < 1:
+        raise InputError(f"--candidates {arguments.candidates}: give 1 or more")
+    choice = Choice(
+        modes=parse_modes(arguments.modes),
         model=arguments.model,
         captioner=arguments.captioner,
-        caption=arguments.caption,
+        caption=arguments.caption or "",
+        tagger=arguments.tagger,
         tables=choose_tables(arguments.tables) if arguments.tables else None,
         device=arguments.device,
         dtype=arguments.dtype,
-        progress=progress,
+        llm=arguments.llm,
+        wishes=arguments.wishes,
+        keep=tuple(words for option in arguments.keep for words in parse_list(option)),
+        candidates=arguments.candidates,
+        deep=arguments.deep,
     )
-    return [
-        EmbeddedAnalyzer(),
-        clip,
-        TagsAnalyzer(arguments.tagger),
-        OcrAnalyzer(),
-        PaletteAnalyzer(),
-        *_llm_analyzers(arguments, clip, progress),
-    ]
-
-
-def _llm_analyzers(
-    arguments: argparse.Namespace, clip: ClipAnalyzer, progress: Progress
-) -> Iterator[Analyzer]:
-    """One for each endpoint that the modes name."""
-    wanted = _modes(arguments.modes)
-    modes = [mode for mode in wanted if mode.startswith("llm/")]
-    if not modes:
-        return
-    from ..llm import Endpoint
-    from ..llm.analyzer import LlmAnalyzer, endpoint_of, prompt_id
-    from ..prompts import load_prompts
-
-    if arguments.candidates < 1:
-        raise InputError(f"--candidates {arguments.candidates}: give 1 or more")
-    prompts = load_prompts()
-    unknown = [mode for mode in modes if prompt_id(mode) not in prompts]
-    if unknown:
-        known = ", ".join(f"llm/{id_}" for id_ in prompts)
-        raise InputError(f"there is no mode {', '.join(unknown)}: language models answer {known}")
-    # A mode that is asked for by name fetches its model.
-    by_name = set() if {*MODES} <= {*wanted} else {*wanted}
-    obstacles = [] if {*CLIP_MODES} & by_name else clip.obstacles("tables")
-    default, default_model = endpoint_of(f"@{arguments.llm}")
-    endpoints: dict[tuple[str, str], tuple[Endpoint, list[str]]] = {}
-    chosen: set[tuple[str, str]] = set()
-    for mode in modes:
-        name, model = endpoint_of(mode)
-        name, model = name or default, model if name or model else default_model
-        if (name, model) not in endpoints:
-            endpoints[name, model] = Endpoint.from_settings(name, model=model or None), []
-        endpoint, its_modes = endpoints[name, model]
-        question = (endpoint.profile.model or name, prompt_id(mode))
-        if question in chosen:
-            log.warning("%s: asked once, it is the same model and the same prompt", mode)
-            continue
-        chosen.add(question)
-        its_modes.append(mode)
-    judged = [mode for mode in modes if prompts[prompt_id(mode)].judged]
-    if obstacles and judged:
-        log.warning("%s: not compared with the picture: %s", ", ".join(judged), "; ".join(obstacles))
-    for endpoint, its_modes in endpoints.values():
-        yield LlmAnalyzer(
-            endpoint,
-            its_modes,
-            prompts,
-            None if obstacles else clip,
-            not obstacles and (bool(FROM_A_CAPTION & by_name) or clip.has_captions),
-            arguments.caption or "",
-            arguments.wishes,
-            [words for option in arguments.keep for words in parse_list(option)],
-            arguments.candidates,
-            arguments.deep,
-            progress,
-        )
-
-
-def chosen_modes(wanted: str | None, analyzers: list[Analyzer]) -> list[str]:
-    """The modes to run. Asked for by name, a mode may fetch what it needs; otherwise it must be ready."""
-    modes = [mode for mode in _modes(wanted) if any(mode in analyzer.modes for analyzer in analyzers)]
-    if wanted is not None and not {*MODES} <= {*modes}:
-        return modes
-    ours = [mode for mode in modes if mode in MODES]
-    obstacles = {mode: _analyzer_of(mode, analyzers).obstacles(mode) for mode in ours}
-    blocked = [mode for mode in ours if obstacles[mode]]
-    if blocked:
-        reasons = dict.fromkeys(reason for mode in blocked for reason in obstacles[mode])
-        log.warning("left out: %s: %s", ", ".join(blocked), "; ".join(reasons))
-    return [mode for mode in modes if mode not in blocked]
-
-
-def _modes(wanted: str | None) -> list[str]:
-    if wanted is None:
-        return list(FIRST_CHOICE)
-    names = [_normalised(name.strip()) for name in wanted.split(",") if name.strip()]
-    modes = [mode for name in names for mode in (MODES if name == "all" else [name])]
-    unknown = [mode for mode in modes if mode not in MODES and not mode.startswith("llm/")]
-    if unknown or not modes:
-        choices = ", ".join((*MODES, "all", "llm/…"))
-        raise InputError(f"there is no mode {', '.join(unknown) or repr(wanted)}: choose from {choices}")
-    return list(dict.fromkeys(modes))
-
-
-def _normalised(name: str) -> str:
-    mode, separator, endpoint = name.partition("@")  # names of endpoints and models are as they are
-    return mode.lower() + separator + endpoint
-
-
-def _analyzer_of(mode: str, analyzers: list[Analyzer]) -> Analyzer:
-    return next(analyzer for analyzer in analyzers if mode in analyzer.modes)
+    clip = ClipAnalyzer(
+        arguments.model,
+        arguments.captioner,
+        choice.caption,
+        choice.tables,
+        choice.device,
+        choice.dtype,
+        progress,
+    )
+    analyzers = analyzers_of(choice, clip, progress)
+    return analyzers, ready_modes(choice, analyzers)

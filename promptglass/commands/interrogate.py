@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import glob
 import json
 import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..analyzers import Analyzer, Answer, Failure, release
-from ..errors import EndpointRefused, EndpointUnreachable, ImageError, PromptglassError
+from ..analyzers import Analyzer, Answer, ask, release
+from ..errors import ImageError
 from ..terminal import TerminalProgress, as_json, complain, plain, table
-from .choosing import MODES_HELP, add_options, chosen_analyzers, chosen_modes
+from .choosing import MODES_HELP, add_options, chosen
 
 if TYPE_CHECKING:
     from ..images import Picture
@@ -52,8 +50,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _interrogate(arguments: argparse.Namespace) -> int:
     progress = TerminalProgress()
-    analyzers = chosen_analyzers(arguments, progress)
-    modes = chosen_modes(arguments.modes, analyzers)
+    analyzers, modes = chosen(arguments, progress)
     run = _Run(arguments, modes, analyzers)
     try:
         for source in _expanded(arguments.pictures):
@@ -92,7 +89,7 @@ class _Run:
             return
         try:
             for analyzer in self._analyzers:
-                self._ask(analyzer, picture, analyzer.modes, answers)
+                self._ask(analyzer, picture, answers)
         finally:  # what is done is shown, also when the next thing is Ctrl-C
             answers.sort(key=lambda answer: self._order.index(answer.mode))
             _show(picture, answers, self._arguments)
@@ -101,30 +98,20 @@ class _Run:
         nothing_works = self._failures and not self._modes
         return 2 if nothing_works else 1 if self._failures else 0
 
-    def _ask(self, analyzer: Analyzer, picture: Picture, modes: Sequence[str], answers: list[Answer]) -> None:
-        wanted = [mode for mode in self._order if mode in modes and mode in self._modes]
-        if not wanted:
-            return
-        try:
-            with contextlib.closing(analyzer.analyze([picture], wanted)) as outcomes:
-                for _, outcome in outcomes:
-                    if isinstance(outcome, Failure):
-                        self._failures += 1
-                        complain(outcome.error, f"{outcome.mode}: ")
-                    else:
-                        answers.append(outcome)
-        except (PromptglassError, ModuleNotFoundError) as error:
-            if len(wanted) == 1 or isinstance(error, EndpointRefused | EndpointUnreachable):
-                if str(error) not in self._said:  # several modes may lack the same model
-                    self._said.add(str(error))
-                    complain(error)
-                self._failures += 1
-                self._modes -= {*wanted}
-                return
-            answered = {answer.mode for answer in answers}
-            for mode in wanted:  # one that needs a caption costs no other that needs none
-                if mode not in answered:
-                    self._ask(analyzer, picture, [mode], answers)
+    def _ask(self, analyzer: Analyzer, picture: Picture, answers: list[Answer]) -> None:
+        wanted = [mode for mode in self._order if mode in analyzer.modes and mode in self._modes]
+        for outcome in ask(analyzer, picture, wanted) if wanted else ():
+            if isinstance(outcome, Answer):
+                answers.append(outcome)
+                continue
+            self._failures += 1
+            if not outcome.is_of_mode:
+                complain(outcome.error, f"{outcome.mode}: ")
+                continue
+            self._modes.discard(outcome.mode)
+            if str(outcome.error) not in self._said:  # several modes may lack the same model
+                self._said.add(str(outcome.error))
+                complain(outcome.error)
 
 
 def _show(picture: Picture, answers: list[Answer], arguments: argparse.Namespace) -> None:

@@ -25,11 +25,12 @@ from ..errors import (
     ModelSeesNot,
     PromptglassError,
     ReplyError,
+    Stopped,
     one_line,
     visible,
 )
 from ..progress import Progress, silent
-from ..refine import COUNT, MARGIN, Notes, Refinement, Scores, asks_for, judged, notes_of
+from ..refine import COUNT, MARGIN, Notes, Refinement, Scores, asks_for, judged
 from .queue import Ask, Listen, ask_all
 
 if TYPE_CHECKING:
@@ -214,10 +215,8 @@ class LlmAnalyzer(Analyzer):
         embedded = [picture.embedded.positive if picture.embedded else "" for picture in pictures]
         if self._clip is None or not any(self._uses_notes(self._prompts[mode]) for mode in modes):
             return [Notes(self._caption, embedded=prompt) for prompt in embedded], [None] * len(pictures)
-        subjects = self._clip.look(pictures, self._has_captions)
-        interrogator = self._clip.interrogator
-        scores: list[Scores | None] = [partial(interrogator.scores, subject) for subject in subjects]
-        return notes_of(interrogator, subjects, embedded), scores
+        scores: list[Scores | None] = [partial(self._clip.scores, picture) for picture in pictures]
+        return self._clip.notes(pictures, embedded, self._has_captions), scores
 
     def _uses_notes(self, prompt: Prompt) -> bool:
         return prompt.judged or not prompt.needs_image
@@ -253,6 +252,8 @@ class LlmAnalyzer(Analyzer):
                 text, score, details = refinement.prompt, refinement.score, evidence(refinement)
             else:
                 text, details = self._said(prompt, replies[0], picture)
+        except Stopped:
+            raise
         except PromptglassError as error:
             return Failure(task.mode, error)
         except _FAULTS as error:  # the other answers are paid for: this one's must not cost them

@@ -142,7 +142,7 @@ class Nodes:
 
     def clip(self, encoder: Any, keeps: bool = False) -> Any:
         """What the node CLIP Encoder gives, over any encoder."""
-        return self.module("nodes.clip_models").LoadedClip(encoder, keeps)
+        return self.module("nodes.clip_models").LoadedClip(encoder, self.module("nodes.host").progress, keeps)
 
 
 @pytest.fixture

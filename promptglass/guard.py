@@ -1,4 +1,4 @@
-"""Whom the routes answer: the host's own pages, and programs that ask on purpose; no other site in a browser.
+"""Whom routes answer: the host's own pages, and programs that ask on purpose; no other site in a browser.
 
 The host's check lets through any name that somebody has pointed at this machine (DNS rebinding), and what
 another site asks for without an Origin.
@@ -6,11 +6,13 @@ another site asks for without an Origin.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection, Mapping
+import socket
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import ip_address
 
-from ..promptglass.errors import visible
+from .errors import visible
 
 HOSTS_VARIABLE = "PROMPTGLASS_HOSTS"
 
@@ -24,15 +26,22 @@ def refusal(method: str, headers: Mapping[str, str], own_names: Collection[str])
     if not (_is_address(name) or name == "localhost" or name in own_names):
         return 403, (
             f"not answered under the name {visible(name)[:100]!r}, which another site may have pointed here. "
-            f"Open ComfyUI by its address, or put the name into {HOSTS_VARIABLE}."
+            f"Use the server's address, or put the name into {HOSTS_VARIABLE}."
         )
     if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
-        return 403, "not answered to another site. Open ComfyUI itself."
+        return 403, "not answered to another site. Open the server's own page."
     content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     # No form of another site can send that without being asked first whether it may.
     if method == "POST" and content_type != "application/json":
         return 415, "the question must be JSON. Send it with Content-Type: application/json."
     return None
+
+
+def own_names(listens: Iterable[str]) -> set[str]:
+    """The names of a server: its machine's, those it listens on, and those the user vouches for."""
+    machine = socket.gethostname()
+    vouched = os.environ.get(HOSTS_VARIABLE, "").split(",")
+    return {name.strip().lower() for name in (*listens, *vouched, machine, f"{machine}.local")} - {""}
 
 
 def _host_name(header: str) -> str:

@@ -1,0 +1,50 @@
+"""Whose turn it is at the models: one piece of work at a time, as a GPU and a host want it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+from .progress import Progress, silent
+
+
+class Turns:
+    """lock: held during a turn; a host's own, so that its jobs and ours wait for each other.
+
+    around: entered within the lock, once for each turn: it brings models in, and sends them away.
+    """
+
+    def __init__(
+        self,
+        lock: contextlib.AbstractContextManager[object] | None = None,
+        around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        self._lock = lock or threading.Lock()
+        self._around = around
+        self._holder: int | None = None
+        self._told: Progress = silent
+
+    @contextlib.contextmanager
+    def turn(self, progress: Progress = silent) -> Iterator[None]:
+        """A turn of the thread that asks for it; within its turn, a thread may ask again.
+
+        progress: told while it lasts by models that outlive it. It is asked before and after waiting, as
+        whoever waits may have been stopped.
+        """
+        if self._holder == threading.get_ident():
+            yield
+            return
+        progress("waiting for the models", 0, 1)
+        with self._lock:
+            progress("waiting for the models", 1, 1)
+            self._holder, self._told = threading.get_ident(), progress
+            try:
+                with self._around():
+                    yield
+            finally:
+                self._holder, self._told = None, silent
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A Progress for what outlives a turn: it tells the one whose turn it is."""
+        self._told(what, done, total)
