@@ -6,8 +6,9 @@ texts meet. What was checked, and embedded, is kept on the host's own CLIP objec
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,7 @@ from . import host
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
-    from ..promptglass.clip.encoder import TorchEncoder
     from ..promptglass.weights import Weights
 
 log = logging.getLogger("promptglass")
@@ -71,46 +70,20 @@ def must_be_here(name: str, instead: str) -> None:
 
 @lru_cache(maxsize=1)
 def _own(model: str) -> LoadedClip:
+    from ..promptglass.clip.hosted import HostedEncoder
     from ..promptglass.clip.loading import load_encoder
 
     must_be_here(model, "connect a CLIP and a CLIP_VISION")
     encoder = load_encoder(model, "cpu", host.precision())  # the host moves it
-    return LoadedClip(HostedEncoder(encoder), host.progress)
+    bring = host.managed(encoder.module)
+    hosted = HostedEncoder(encoder.name, lambda: encoder, lambda: _brought(bring), host.check)
+    return LoadedClip(hosted, host.progress)
 
 
-class HostedEncoder:
-    """A JointEncoder of the engine whose model lies where the host wants it, which may change at any call.
-
-    Features are on the CPU, as the host's own are; between passes the user may stop.
-    """
-
-    _TOGETHER = 256  # texts between two looks at the user's wish
-
-    def __init__(self, encoder: TorchEncoder) -> None:
-        self.name = encoder.name
-        self.fills_context = encoder.fills_context
-        self.fingerprint = encoder.fingerprint
-        self._encoder = encoder
-        self._bring = host.managed(encoder.module)
-
-    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        host.check()
-        self._bring()
-        return self._encoder.encode_images(images).cpu()
-
-    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        return self.encode_continuations("", texts)
-
-    def encode_continuations(self, prefix: str, suffixes: Sequence[str]) -> torch.Tensor:
-        import torch
-
-        found = []
-        for start in range(0, max(len(suffixes), 1), self._TOGETHER):
-            host.check()
-            self._bring()
-            these = suffixes[start : start + self._TOGETHER]
-            found.append(self._encoder.encode_continuations(prefix, these).cpu())
-        return torch.cat(found)
+@contextlib.contextmanager
+def _brought(bring: Callable[[], None]) -> Iterator[None]:
+    bring()
+    yield
 
 
 # -- the host's pair -----------------------------------------------------------------------------------------

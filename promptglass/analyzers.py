@@ -247,7 +247,8 @@ class ClipAnalyzer(Analyzer):
 
     tables: None for clip-interrogator's lists. caption: used for every picture instead of a captioner's.
     interrogator: one that a host has made, or makes when it is needed, instead of what `model` and `tables`
-    would. captioner: a name, or the host's own. turn: entered around all work of models, as a host wants it.
+    would. is_here: the host vouches for that. captioner: a name, or the host's own. turn: entered around all
+    work of models, as a host wants it.
     """
 
     modes: tuple[str, ...] = CLIP_MODES
@@ -263,6 +264,7 @@ class ClipAnalyzer(Analyzer):
         progress: Progress = silent,
         interrogator: Interrogator | Callable[[], Interrogator] | None = None,
         turn: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        is_here: bool = False,
     ) -> None:
         self._make = interrogator if callable(interrogator) else None
         self._given = None if callable(interrogator) else interrogator
@@ -270,6 +272,7 @@ class ClipAnalyzer(Analyzer):
         self._own_captioner = None if isinstance(captioner, str) else captioner
         self._captioner_name = captioner if isinstance(captioner, str) else captioner.name
         self._turn = turn
+        self._is_here = is_here or self._given is not None
         self._caption = caption
         self._tables = tables
         self._device = device
@@ -278,7 +281,7 @@ class ClipAnalyzer(Analyzer):
         self._subjects: dict[int, Subject] = {}  # by id of the picture
 
     def obstacles(self, mode: str) -> list[str]:
-        if self._given:
+        if self._is_here:
             found = []
         else:
             found = [*_not_installed("CLIP", "torch", "open-clip", "transformers"), *_not_here(self._model)]

@@ -37,7 +37,9 @@ class Captioner(Protocol):
     def caption(self, images: Sequence[Image.Image]) -> list[str]: ...
 
 
-def load_captioner(name: str = "blip-large", device: str = "auto", dtype: str = "auto") -> Captioner:
+def load_captioner(
+    name: str = "blip-large", device: str = "auto", dtype: str = "auto"
+) -> TransformersCaptioner:
     """The captioner of a model: a known name, a hub repository, or a folder transformers saved.
 
     Weights that are not here are fetched and announced first; they are read at the first caption.
@@ -78,6 +80,10 @@ class TransformersCaptioner:
         tokens = self.module.generate(pixel_values=pixels, max_new_tokens=_MAX_NEW_TOKENS)
         texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts]
+
+    @property
+    def is_loaded(self) -> bool:
+        return "module" in vars(self)
 
     @cached_property
     def module(self) -> Any:

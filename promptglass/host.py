@@ -5,13 +5,14 @@ A WebUI is another Host (webui/). What windows and wires ask (service.py) is the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .analyzers import ClipAnalyzer
 from .choice import CAPTIONER, CLIP_MODEL, Choice
@@ -21,7 +22,11 @@ from .progress import Progress
 from .turns import Turns
 
 if TYPE_CHECKING:
-    from .caption import Captioner
+    import torch
+    from PIL import Image
+
+    from .caption import Captioner, TransformersCaptioner
+    from .clip.encoder import TorchEncoder
     from .clip.interrogator import Interrogator
     from .clip.loaded import LoadedClip
 
@@ -38,7 +43,10 @@ class Host(Protocol):
     """
 
     name: str
-    note: str
+
+    @property
+    def note(self) -> str: ...
+
     roots: Sequence[Path]
     endpoints: Sequence[str] | None
 
@@ -89,6 +97,8 @@ class Standalone:
         return self._turns
 
     def facts(self) -> dict[str, str]:
+        if "torch" not in sys.modules:  # seconds to import, or not there at all
+            return {"device": "chosen with the first model"}
         from .clip.loading import pick_device
 
         return {"device": str(pick_device("auto"))}
@@ -103,24 +113,28 @@ class Standalone:
 
 
 class OwnModels:
-    """The engine's own encoder and captioner by name, loaded once: one of each at a time."""
+    """The engine's own encoder and captioner by name, loaded once: one of each at a time.
 
-    def __init__(self) -> None:
-        self._encoder = lru_cache(maxsize=1)(_loaded_clip)
-        self._captioner = lru_cache(maxsize=1)(_captioner)
+    device: where they compute, if a host says so; between turns they may `rest` in the main memory.
+    """
+
+    def __init__(self, device: Callable[[], torch.device] | None = None) -> None:
+        self._device = device
+        self._loaded: tuple[str, LoadedClip, TorchEncoder] | None = None
+        self._captioner: TransformersCaptioner | None = None
 
     def clip(self, choice: Choice, turns: Turns, progress: Progress) -> ClipAnalyzer:
         from .clip.tables import default_tables
 
-        model, captioner = choice.model or CLIP_MODEL, choice.captioner or CAPTIONER
+        captioner = choice.captioner or CAPTIONER
 
         def interrogator() -> Interrogator:
             tables = default_tables() if choice.tables is None else choice.tables
-            writer = self._captioner(captioner, choice.device, choice.dtype)
+            writer = self._writer(captioner, choice, turns)
             return self.loaded(choice, turns).interrogator(tables, captioner=writer)
 
         return ClipAnalyzer(
-            model,
+            choice.model or CLIP_MODEL,
             captioner,
             choice.caption,
             choice.tables,
@@ -129,22 +143,68 @@ class OwnModels:
         )
 
     def loaded(self, choice: Choice, turns: Turns) -> LoadedClip:
-        return self._encoder(choice.model or CLIP_MODEL, choice.device, choice.dtype, turns.progress)
+        model = choice.model or CLIP_MODEL
+        if self._loaded is None or self._loaded[0] != model:
+            self._loaded = None  # before the next one: there may be no room for both
+            self._loaded = model, *self._load(model, choice, turns)
+        return self._loaded[1]
+
+    def rest(self) -> None:
+        """Out of the GPU's memory, until they are used again."""
+        if self._loaded is not None:
+            self._loaded[2].module.to("cpu")
+        if self._captioner is not None and self._captioner.is_loaded:
+            self._captioner.module.to("cpu")
+
+    def _load(self, model: str, choice: Choice, turns: Turns) -> tuple[LoadedClip, TorchEncoder]:
+        from .clip.hosted import HostedEncoder
+        from .clip.loaded import LoadedClip
+        from .clip.loading import load_encoder
+
+        turns.progress(f"loading {model}", 0, 1)
+        encoder = load_encoder(model, self._where(choice), choice.dtype)
+
+        @contextlib.contextmanager
+        def turn() -> Iterator[None]:
+            with turns.turn():
+                self._bring(encoder.module)
+                yield
+
+        hosted = HostedEncoder(encoder.name, lambda: encoder, turn, lambda: turns.progress("CLIP", 0, 0))
+        return LoadedClip(hosted, turns.progress), encoder
+
+    def _writer(self, name: str, choice: Choice, turns: Turns) -> Captioner | None:
+        from .caption import load_captioner
+        from .weights import local_path
+
+        if local_path(name) is None:
+            return None
+        if self._captioner is None or self._captioner.name != name:
+            self._captioner = None
+            self._captioner = load_captioner(name, self._where(choice), choice.dtype)
+        return _Writer(self._captioner, turns, self._bring)
+
+    def _where(self, choice: Choice) -> str:
+        return str(self._device()) if self._device and choice.device == "auto" else choice.device
+
+    def _bring(self, module: Any) -> None:
+        if self._device is not None:
+            module.to(self._device())
 
 
-def _loaded_clip(model: str, device: str, dtype: str, progress: Progress) -> LoadedClip:
-    from .clip.loaded import LoadedClip
-    from .clip.loading import load_encoder
+class _Writer:
+    """A captioner that is brought to where it computes."""
 
-    progress(f"loading {model}", 0, 1)
-    return LoadedClip(load_encoder(model, device, dtype), progress)
+    def __init__(self, captioner: TransformersCaptioner, turns: Turns, bring: Callable[[Any], None]) -> None:
+        self.name = captioner.name
+        self._captioner = captioner
+        self._turns = turns
+        self._bring = bring
 
-
-def _captioner(name: str, device: str, dtype: str) -> Captioner | None:
-    from .caption import load_captioner
-    from .weights import local_path
-
-    return load_captioner(name, device, dtype) if local_path(name) is not None else None
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        with self._turns.turn():
+            self._bring(self._captioner.module)
+            return self._captioner.caption(images)
 
 
 def named_roots(given: Sequence[str | Path]) -> list[Path]:

@@ -81,7 +81,7 @@ class OpenClipEncoder(TorchEncoder):
     """Over an open_clip model (or OpenAI's clip) with its image transform and tokenizer.
 
     preprocess: PIL image to pixels [3, h, w]. tokenizer: texts to ids [n, context_length], padded, and cut
-    where a text is longer (OpenAI's own: `lambda texts: clip.tokenize(texts, truncate=True)`).
+    where a text is longer (OpenAI's own: `partial(clip.tokenize, truncate=True)`).
     """
 
     def __init__(
@@ -247,8 +247,10 @@ def _splits_at_spaces(tokenizer: Any) -> bool:
         return True
     if type(tokenizer).__name__ == "SimpleTokenizer":
         return getattr(tokenizer, "reduction_fn", None) is None
-    # open_clip up to 2.23 hands out a function instead.
-    return getattr(tokenizer, "__module__", "") == "open_clip.tokenizer" and hasattr(tokenizer, "__name__")
+    # open_clip up to 2.23 hands out a function instead, as OpenAI's clip does.
+    function = getattr(tokenizer, "func", tokenizer)  # of a partial: clip.tokenize with truncate=True
+    is_function = hasattr(function, "__name__")
+    return is_function and getattr(function, "__module__", "") in ("open_clip.tokenizer", "clip.clip")
 
 
 def _pooled(features: Any) -> torch.Tensor:
