@@ -6,6 +6,7 @@ import base64
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,10 +71,15 @@ def test_nothing_of_ours_fails_at_the_start(host):
 
 
 def test_the_tab_and_the_settings_are_there(host):
-    page = host.get("/config").json()
-    labels = {part["props"].get("label") for part in page["components"]}
-    assert {"promptglass", "Single", "Folder", "Labels", "Wildcards", "Status"} <= labels
+    labels = _labels(host)
+    assert {"promptglass", "Single", "Folder", "Labels", "Wildcards", "Status"} <= {*labels}
     assert "Modes that are ticked at first" in labels
+
+
+def _labels(host: WebUI) -> list[str]:
+    """What is written on the components of the page."""
+    parts = host.get("/config").json()["components"]
+    return sorted(label for part in parts if (label := part["props"].get("label")))
 
 
 def test_health_names_the_host_and_its_models(host):
@@ -261,6 +267,22 @@ def test_a_batch_becomes_wildcards_that_dynamic_prompts_draws_at_once(host):
             Path(file["path"]).unlink()
 
 
+def test_reloading_the_page_keeps_tab_routes_and_jobs(host):
+    started = host.post(f"{PRE}/batches", {"folder": str(host.outputs), "modes": ["palette"]}).json()
+    before = _labels(host)
+    starts = host.log.read_text("utf-8", "replace").count("Startup time:")
+    host.post("/promptglass-test/reload", {})
+    deadline = time.monotonic() + 60
+    while host.log.read_text("utf-8", "replace").count("Startup time:") == starts:
+        assert time.monotonic() < deadline, "the page does not come back"
+        time.sleep(0.2)
+    assert host.get(f"{PRE}/batches/{started['id']}").json()["state"] == "done"
+    added = Counter(_labels(host)) - Counter(before)  # the host's own Lora page is there more than once then
+    assert not {"promptglass", "Single", "Status", "Modes", "Folder for wildcards"} & {*added}
+    asked = {"image": image(), "modes": ["fast"]}
+    assert host.post(f"{PRE}/interrogate", asked).status_code == 200
+
+
 def test_folders_that_are_not_allowed_are_not_read(host, tmp_path):
     reply = host.post(f"{PRE}/batches", {"folder": str(tmp_path), "modes": ["palette"]})
     assert (reply.status_code, [*tmp_path.iterdir()]) == (400, [])
@@ -285,3 +307,16 @@ def test_the_hosts_credentials_guard_our_routes(tmp_path, flag):
         host.auth = None
         other_site = {"Sec-Fetch-Site": "cross-site"}
         assert host.get(f"{PRE}/health", headers=other_site).status_code in (401, 403)
+
+
+def test_a_host_without_interrogation_models_says_so(tmp_path):
+    """As Forge Neo and Forge Classic are."""
+    with running_webui(tmp_path / "bare", PROMPTGLASS_TEST_BARE="1") as host:
+        assert "no interrogation models" in host.get(f"{PRE}/health").json()["note"]
+        asked = {"image": image(), "modes": ["fast", "palette"]}
+        found = host.post(f"{PRE}/interrogate", asked).json()
+        assert [answer["mode"] for answer in found["answers"]] == ["palette"]
+        assert "models get ViT-L-14/openai" in found["left_out"][0]["error"]
+        reply = host.post(f"{PRE}/interrogate", {**asked, "modes": ["fast"]})
+        assert (reply.status_code, [*reply.json()]) == (409, ["error"])
+        assert "Single" in _labels(host)

@@ -58,7 +58,7 @@ def is_forge() -> bool:
 
 
 @contextlib.contextmanager
-def running_webui(base: Path, *flags: str) -> Iterator[WebUI]:
+def running_webui(base: Path, *flags: str, **variables: str) -> Iterator[WebUI]:
     """flags: of the host's command line. Its log is in `base`, and so is all that is written."""
     assert WEBUI is not None
     outputs = base / "outputs of the host"
@@ -75,7 +75,11 @@ def running_webui(base: Path, *flags: str) -> Iterator[WebUI]:
     links = {"promptglass": _ROOT, "promptglass-tiny-models": _ROOT / "tests/fakes/webui_tiny_models"}
     with _linked(links), host.log.open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=WEBUI, stdout=log, stderr=subprocess.STDOUT, env=_environment(base, host.weights)
+            command,
+            cwd=WEBUI,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**_environment(base, host.weights), **variables},
         )
         try:
             _wait(host, process)

@@ -75,6 +75,9 @@ def missing(attributes):
 def started(_, app):
     from fastapi import Body
 
+    if os.environ.get("PROMPTGLASS_TEST_BARE"):  # not before: this host's settings ask for it
+        shared.interrogator = None
+
     @app.post("/promptglass-test/missing")
     def missing_attributes(attributes: dict = Body(..., embed=True)):
         return missing(attributes)
@@ -86,6 +89,12 @@ def started(_, app):
 
         manager = sys.modules["sd_dynamic_prompts.wildcards_tab"].wildcard_manager
         return [str(prompt) for prompt in RandomPromptGenerator(manager, seed=1).generate(template, count)]
+
+    @app.post("/promptglass-test/reload")
+    def reload_page():
+        """What the button Reload UI does."""
+        shared.state.request_restart()
+        return True
 
     @app.post("/promptglass-test/options")
     def set_options(options: dict = Body(..., embed=True)):
