@@ -17,13 +17,16 @@ from .errors import visible
 HOSTS_VARIABLE = "PROMPTGLASS_HOSTS"
 
 
-def refusal(method: str, headers: Mapping[str, str], own_names: Collection[str]) -> tuple[int, str] | None:
+def refusal(
+    method: str, headers: Mapping[str, str], own_names: Collection[str] | None
+) -> tuple[int, str] | None:
     """Status and one line where a request is not answered.
 
     own_names: the names, in lower case, under which this server is known beside its addresses and localhost.
+    None: any name will do, as whoever asks shows a password besides.
     """
     name = _host_name(headers.get("Host", ""))
-    if not (_is_address(name) or name == "localhost" or name in own_names):
+    if own_names is not None and not (_is_address(name) or name == "localhost" or name in own_names):
         return 403, (
             f"not answered under the name {visible(name)[:100]!r}, which another site may have pointed here. "
             f"Use the server's address, or put the name into {HOSTS_VARIABLE}."

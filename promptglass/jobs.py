@@ -86,6 +86,11 @@ class Job:
             if new:  # so that a thousand events do not become a thousand updates
                 time.sleep(every_s / 2)
 
+    def has_ended(self, within_s: float = 0.0) -> bool:
+        """Whether it has ended, or does so before so many seconds have passed."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.state != "running", within_s)
+
     def wait(self) -> Any:
         """The result. Raises what the work raised."""
         with self._changed:

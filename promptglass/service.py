@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .analyzers import MODES, Analyzer, Answer, ClipAnalyzer, Recipe, as_json, ask, release
 from .batch import Batch, Outcome
 from .choice import Choice, analyzer_of, analyzers_of
-from .errors import InputError, PromptglassError, visible
+from .errors import InputError, ModelError, PromptglassError, visible
 from .host import Host, allowed
 from .jobs import Job, Jobs
 from .live_text import LiveText
@@ -66,8 +66,7 @@ class Service:
         self._check_endpoints(choice)
 
         def work(job: Job) -> dict[str, Any]:
-            analyzers = analyzers_of(choice, self.host.clip(choice, job.progress), job.progress)
-            modes = self._runnable(choice, analyzers, job)
+            analyzers, modes = self._prepared(choice, job)
             answers = self._answers(job, analyzers, picture, modes)
             return {**_described(picture), "answers": answers}
 
@@ -223,8 +222,7 @@ class Service:
         self._check_endpoints(choice)
 
         def work(job: Job) -> dict[str, Any]:
-            analyzers = analyzers_of(choice, self.host.clip(choice, job.progress), job.progress)
-            modes = self._runnable(choice, analyzers, job)
+            analyzers, modes = self._prepared(choice, job)
             batch = Batch(
                 analyzers,
                 modes,
@@ -243,7 +241,9 @@ class Service:
             def tell(outcome: Outcome) -> None:
                 counts[outcome.status] += 1
                 done = sum(counts.values()) - len(plan.unchanged)
-                job.tell("outcome", done=done, total=total, **_told(outcome, plan.recipes))
+                job.tell(
+                    "outcome", done=done, total=total, counts=dict(counts), **_told(outcome, plan.recipes)
+                )
                 if not is_stopping:  # once: what is saved meanwhile is told, too
                     is_stopping.extend([True] * job.is_stopping)
                     job.check()
@@ -330,8 +330,18 @@ class Service:
 
     # -- within ----------------------------------------------------------------------------------------
 
+    def _prepared(self, choice: Choice, job: Job) -> tuple[list[Analyzer], list[str]]:
+        """Who answers, and the modes that can run. Raises ModelError where there are none."""
+        clip = self.host.clip(choice, job.progress)
+        analyzers = analyzers_of(choice, clip, job.progress)
+        modes = self._runnable(choice, analyzers, job)
+        if choice.modes is not None and len(modes) < len(choice.modes):
+            # A mode that is asked for by name lets language models fetch its model: not one that is left out.
+            analyzers = analyzers_of(replace(choice, modes=modes), clip, job.progress)
+        return analyzers, modes
+
     def _runnable(self, choice: Choice, analyzers: Sequence[Analyzer], job: Job) -> list[str]:
-        """The modes that can run; of the others the job tells. Raises InputError where there are none."""
+        """The modes that can run; of the others the job tells. Raises ModelError where there are none."""
         from .analyzers import FIRST_CHOICE
 
         named = [*FIRST_CHOICE] if choice.modes is None else [*choice.modes]
@@ -342,7 +352,7 @@ class Service:
             job.tell("left_out", mode=mode, error="; ".join(obstacles))
         if wanted and len(blocked) == len(wanted):
             reasons = dict.fromkeys(reason for obstacles in blocked.values() for reason in obstacles)
-            raise InputError(f"{', '.join(blocked)}: {'; '.join(reasons)}")
+            raise ModelError(f"{', '.join(blocked)}: {'; '.join(reasons)}")
         return [mode for mode in wanted if mode not in blocked]
 
     def _answers(
@@ -369,7 +379,7 @@ class Service:
 
     def _need(self, clip: ClipAnalyzer) -> None:
         if obstacles := clip.obstacles("tables"):
-            raise InputError("; ".join(obstacles))
+            raise ModelError("; ".join(obstacles))
 
     def _check_endpoints(self, choice: Choice) -> None:
         from .llm.analyzer import endpoint_of

@@ -1,0 +1,1 @@
+"""The wire: HTTP routes that a host mounts. Imports FastAPI only once somebody does (mount.py)."""

@@ -1,0 +1,147 @@
+"""/promptglass/v1/batches: a folder is interrogated, watched, stopped, and started again.
+
+No `annotations` from the future here: FastAPI reads them.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from ..choice import Choice
+from ..errors import InputError, PromptglassError, visible
+from ..jobs import Job
+from ..service import Service
+from ..training import CaptionFiles, parse_list, parse_replacement
+from .clip_models import with_known_model
+from .door import UNEXPECTED, NotFound, as_response
+
+_EVERY_S = 0.25
+_STILL_HERE_EVERY = 60  # rounds without news: a proxy hangs up on what says nothing
+
+
+class Batches:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def add_to(self, routes: APIRouter, choice_of: Callable[..., Choice]) -> None:
+        """choice_of: the fields of a question that say what is wanted."""
+
+        def start(
+            folder: str = Body(...),
+            recursive: bool = Body(False),
+            force: bool = Body(False),
+            verify: bool = Body(False),
+            choice: Choice = Depends(choice_of),
+            captions: CaptionFiles | None = Depends(captions_of),
+        ) -> Response:
+            """202: the job. Its work begins at once, and goes on whether anybody watches or not."""
+            known = with_known_model(choice, self._service.host)
+            return as_response(
+                told(self._service.batch(folder, known, recursive, force, verify, captions)), 202
+            )
+
+        routes.post("/batches", status_code=202)(start)
+        routes.get("/batches")(self.all)
+        routes.get("/batches/{id}")(self.one)
+        routes.post("/batches/{id}/stop")(self.stop)
+        routes.get("/batches/{id}/events")(self.events)
+
+    def all(self) -> Response:
+        """200 {batches: [job, …]}, the newest first."""
+        return as_response({"batches": [told(job) for job in self._service.jobs.of("batch")]})
+
+    def one(self, id: str, after: int | None = Query(None, ge=0)) -> Response:
+        """200: the job; with `after` also {events: […]}, those that came after the one of this id."""
+        job = self._found(id)
+        events = {} if after is None else {"events": job.events(after)}
+        return as_response({**told(job), **events})
+
+    def stop(self, id: str) -> Response:
+        """200: the job, "stopping" until what is under way is saved. Started anew, it goes on from there."""
+        job = self._found(id)
+        job.stop()
+        return as_response(told(job))
+
+    def events(self, request: Request, id: str, after: int = Query(0, ge=0)) -> Response:
+        """200: server-sent events, one JSON each; the last is the job itself, of the kind "end".
+
+        Last-Event-ID stands above `after`. 204 where all was told: an EventSource then asks no more.
+        """
+        job = self._found(id)
+        seen = request.headers.get("Last-Event-ID", "")
+        if seen.isascii() and seen.isdigit():
+            after = int(seen[:18])
+        if job.state != "running" and after > _last_id(job):
+            return Response(status_code=204)
+        # Starlette before 0.46 would hold events back to compress them.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Encoding": "identity"}
+        return StreamingResponse(_stream(job, after), headers=headers, media_type="text/event-stream")
+
+    def _found(self, id: str) -> Job:
+        job = self._service.jobs.find(id)
+        if job is None or job.kind != "batch":
+            raise NotFound(f"there is no batch {visible(id)[:64]}: it never was here, or is long done")
+        return job
+
+
+def captions_of(
+    txt: str | None = Body(None),
+    prefix: str = Body(""),
+    suffix: str = Body(""),
+    exclude: list[str] = Body([]),
+    replace: list[str] = Body([]),
+) -> CaptionFiles | None:
+    """Captions to train on, by the options of `promptglass batch`; txt null for none."""
+    if txt is None:
+        if prefix or suffix or exclude or replace:
+            raise InputError('prefix, suffix, exclude and replace are about captions: add "txt": "overwrite"')
+        return None
+    parts = tuple(part for option in exclude for part in parse_list(option))
+    return CaptionFiles(txt, prefix, suffix, parts, tuple(map(parse_replacement, replace)))
+
+
+def told(job: Job) -> dict[str, Any]:
+    """A batch as JSON: {id, kind, folder, state, error, progress, result, done, total, counts}.
+
+    counts: pictures by what became of them so far; done of total: without those that were unchanged.
+    """
+    events = reversed(job.events())
+    last = next((event for event in events if event["kind"] in ("outcome", "planned")), {})
+    counted = {
+        "done": last.get("done", 0),
+        "total": last.get("total", last.get("todo")),
+        "counts": last.get("counts", {"unchanged": last.get("unchanged", 0)}),
+    }
+    is_expected = job.failure is None or isinstance(job.failure, PromptglassError)
+    error = visible(job.error) if job.error else None
+    return {**job.as_json(), "error": error if is_expected else UNEXPECTED, **counted}
+
+
+async def _stream(job: Job, after: int) -> AsyncIterator[str]:
+    """On the event loop, where waiting costs nothing: a thread for each who watches would be missed."""
+    quiet = 0
+    while True:
+        is_over = job.state != "running"  # asked first: what it told before is told here
+        events = job.events(after)
+        for event in events:
+            after = event["id"]
+            yield _sent(after, event)
+        if is_over:
+            yield _sent(max(after, _last_id(job)) + 1, {**told(job), "kind": "end"})
+            return
+        quiet = 0 if events else quiet + 1
+        if quiet and quiet % _STILL_HERE_EVERY == 0:
+            yield ": still here\n\n"
+        await asyncio.sleep(_EVERY_S)
+
+
+def _sent(id: int, content: Any) -> str:
+    return f"id: {id}\ndata: {json.dumps(content)}\n\n"
+
+
+def _last_id(job: Job) -> int:
+    return next((event["id"] for event in reversed(job.events())), 0)

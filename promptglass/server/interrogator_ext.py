@@ -1,0 +1,75 @@
+"""/interrogator/…: the routes of clip-interrogator-ext, for the clients it has. Questions and answers are its
+own; a failure is {"detail": "one line"} with a status, never a text in `prompt`.
+
+No `annotations` from the future here: FastAPI reads them.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter, Body, Request, Response
+
+from ..choice import Choice
+from ..errors import InputError, visible
+from ..service import Service
+from .access import Access
+from .clip_models import open_clip_models, own_model, with_known_model
+from .door import as_response, door, result_of
+from .uploads import picture_of
+
+PREFIX = "/interrogator"
+MODES = ("best", "fast", "classic", "negative", "caption")
+_TABLES = {
+    "medium": "mediums",
+    "artist": "artists",
+    "movement": "movements",
+    "trending": "trendings",
+    "flavor": "flavors",
+}
+_DEFAULT_MODEL = "ViT-L-14/openai"  # theirs, of a client that names none
+
+
+def router(service: Service, access: Access) -> APIRouter:
+    shaped = door(access, lambda line: {"detail": line})
+    routes = APIRouter(prefix=PREFIX, tags=["clip-interrogator-ext"], route_class=shaped)
+    extension = _Extension(service)
+    routes.get("/models")(extension.models)
+    routes.post("/prompt")(extension.prompt)
+    routes.post("/analyze")(extension.analyze)
+    return routes
+
+
+class _Extension:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def models(self) -> Response:
+        """200 [name, …], the host's own first."""
+        names = dict.fromkeys([own_model(self._service.host), *open_clip_models()])
+        return as_response([*names])
+
+    def prompt(
+        self,
+        request: Request,
+        image: str = Body(""),
+        clip_model_name: str = Body(_DEFAULT_MODEL),
+        mode: str = Body("fast"),
+    ) -> Response:
+        """200 {prompt}."""
+        if mode not in MODES:
+            raise InputError(f"there is no mode {visible(mode)[:60]!r}: choose from {', '.join(MODES)}")
+        return as_response({"prompt": self._answer(request, image, clip_model_name, mode)["text"]})
+
+    def analyze(
+        self,
+        request: Request,
+        image: str = Body(""),
+        clip_model_name: str = Body(_DEFAULT_MODEL),
+    ) -> Response:
+        """200 {medium, artist, movement, trending, flavor}: the best five labels each, with their cosines."""
+        tables = self._answer(request, image, clip_model_name, "tables")["tables"]
+        return as_response({name: tables.get(table, {}) for name, table in _TABLES.items()})
+
+    def _answer(self, request: Request, image: str, model: str, mode: str) -> dict[str, Any]:
+        choice = with_known_model(Choice([mode], model), self._service.host)
+        (answer,) = result_of(self._service.interrogate(picture_of(image), choice), request)["answers"]
+        return answer
