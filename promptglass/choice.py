@@ -24,6 +24,7 @@ from .refine import COUNT
 
 log = logging.getLogger("promptglass")
 
+_OF_A_WEBUI = "webui/"  # modes that only a remote one answers
 CLIP_MODEL, CAPTIONER = "ViT-L-14/openai", "blip-large"  # where nobody names others
 
 
@@ -49,18 +50,24 @@ class Choice:
     deep: bool = False
 
 
-def analyzers_of(choice: Choice, clip: ClipAnalyzer, progress: Progress = silent) -> list[Analyzer]:
+def analyzers_of(
+    choice: Choice, clip: ClipAnalyzer, progress: Progress = silent, remote: Analyzer | None = None
+) -> list[Analyzer]:
     """Everything that can answer, in the order in which it is asked. clip: on whatever models a host has.
 
+    remote: a WebUI that answers in its place; clip then only judges what language models write.
     Raises InputError for a mode, a prompt or an endpoint that is not there.
     """
+    theirs = [mode for mode in choice.modes or () if mode.startswith(_OF_A_WEBUI)]
+    if theirs and remote is None:
+        raise InputError(f"{', '.join(theirs)}: a WebUI is to answer that. Name it: --via http://host:7860")
     return [
         EmbeddedAnalyzer(),
-        clip,
+        remote or clip,
         TagsAnalyzer(choice.tagger),
         OcrAnalyzer(),
         PaletteAnalyzer(),
-        *_llm_analyzers(choice, clip, progress),
+        *_llm_analyzers(choice, clip, progress, remote is not None),
     ]
 
 
@@ -74,18 +81,20 @@ def parse_modes(wanted: str | Sequence[str] | None) -> list[str] | None:
     names = wanted.split(",") if isinstance(wanted, str) else wanted
     names = [_normalised(name.strip()) for name in names if name.strip()]
     modes = [mode for name in names for mode in (MODES if name == "all" else [name])]
-    unknown = [mode for mode in modes if mode not in MODES and not mode.startswith("llm/")]
+    unknown = [mode for mode in modes if mode not in MODES and not mode.startswith(("llm/", _OF_A_WEBUI))]
     if unknown or not modes:
         choices = ", ".join((*MODES, "all", "llm/…"))
         raise InputError(f"there is no mode {', '.join(unknown) or repr(wanted)}: choose from {choices}")
     return list(dict.fromkeys(modes))
 
 
-def ready_modes(choice: Choice, analyzers: Sequence[Analyzer]) -> list[str]:
+def ready_modes(
+    choice: Choice, analyzers: Sequence[Analyzer], first_choice: Sequence[str] = FIRST_CHOICE
+) -> list[str]:
     """The modes to run. Asked for by name, a mode may fetch what it needs; otherwise it must be ready."""
-    wanted = [*FIRST_CHOICE] if choice.modes is None else choice.modes
+    wanted = first_choice if choice.modes is None else choice.modes
     modes = [mode for mode in wanted if any(mode in analyzer.modes for analyzer in analyzers)]
-    if choice.modes is not None and not {*MODES} <= {*modes}:
+    if choice.modes is not None and not is_all(choice.modes):
         return modes
     ours = [mode for mode in modes if mode in MODES]
     obstacles = {mode: analyzer_of(mode, analyzers).obstacles(mode) for mode in ours}
@@ -94,6 +103,11 @@ def ready_modes(choice: Choice, analyzers: Sequence[Analyzer]) -> list[str]:
         reasons = dict.fromkeys(reason for mode in blocked for reason in obstacles[mode])
         log.warning("left out: %s: %s", ", ".join(blocked), "; ".join(reasons))
     return [mode for mode in modes if mode not in blocked]
+
+
+def is_all(modes: Sequence[str]) -> bool:
+    """Whether `all` was asked for: of each only if it can run."""
+    return {*MODES} <= {*modes}
 
 
 def analyzer_of(mode: str, analyzers: Sequence[Analyzer]) -> Analyzer:
@@ -105,7 +119,9 @@ def _normalised(name: str) -> str:
     return mode.lower() + separator + endpoint
 
 
-def _llm_analyzers(choice: Choice, clip: ClipAnalyzer, progress: Progress) -> Iterator[Analyzer]:
+def _llm_analyzers(
+    choice: Choice, clip: ClipAnalyzer, progress: Progress, is_remote: bool
+) -> Iterator[Analyzer]:
     """One for each endpoint that the modes name."""
     wanted = choice.modes or ()
     modes = [mode for mode in wanted if mode.startswith("llm/")]
@@ -122,8 +138,8 @@ def _llm_analyzers(choice: Choice, clip: ClipAnalyzer, progress: Progress) -> It
     if unknown:
         known = ", ".join(f"llm/{id_}" for id_ in prompts)
         raise InputError(f"there is no mode {', '.join(unknown)}: language models answer {known}")
-    # A mode that is asked for by name fetches its model.
-    by_name = set() if {*MODES} <= {*wanted} else {*wanted}
+    # A mode that is asked for by name fetches its model, unless it is answered elsewhere.
+    by_name = set() if is_remote or is_all(wanted) else {*wanted}
     obstacles = [] if {*CLIP_MODES} & by_name else clip.obstacles("tables")
     default, default_model = endpoint_of(f"@{choice.llm}")
     endpoints: dict[tuple[str, str], tuple[Endpoint, list[str]]] = {}

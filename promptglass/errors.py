@@ -8,9 +8,10 @@ PromptglassError
 |-- ModelError              a model cannot be used as asked
 |   |-- WeightsMissing      its weights are not here and cannot be fetched
 |   `-- CaptionerMissing    a mode needs a caption, and nobody can write one
-|-- EndpointError           a language model's endpoint cannot be used as asked
+|-- EndpointError           a language model's endpoint, or a remote WebUI, cannot be used as asked
 |   |-- EndpointUnreachable no connection, a broken one, or silence for too long
 |   |-- EndpointRefused     key, account or model will not do: whatever else is asked, the answer is the same
+|   |-- ModeUnavailable     a mode cannot be had there; others may
 |   |-- ModelSeesNot        the model does not see pictures; what shows it none may fare better
 |   `-- ReplyError          what an endpoint answered cannot be used
 |-- Busy                    more is under way than is good: the same may go through later
@@ -70,7 +71,7 @@ class CaptionerMissing(ModelError):
 
 
 class EndpointError(PromptglassError):
-    """A language model's endpoint cannot be used as asked. `status` is what it answered, if it did."""
+    """An endpoint cannot be used as asked. `status` is what it answered, if it did."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -83,6 +84,10 @@ class EndpointUnreachable(EndpointError):
 
 class EndpointRefused(EndpointError):
     """The key, the account or the model will not do: nothing that is still in the queue would fare better."""
+
+
+class ModeUnavailable(EndpointError):
+    """A mode cannot be had of this endpoint, whatever the picture; others may."""
 
 
 class ModelSeesNot(EndpointError):

@@ -28,6 +28,7 @@ from .errors import (
     InputError,
     ModelError,
     ModelSeesNot,
+    ModeUnavailable,
     PromptglassError,
     Stopped,
     WeightsMissing,
@@ -53,7 +54,7 @@ _WORTH_SAVING_S = 1.0
 # What concerns a mode, not a picture.
 _OF_A_MODE = (
     *(WeightsMissing, CaptionerMissing, DependencyMissing, InputError, ModuleNotFoundError),
-    ModelSeesNot,
+    *(ModelSeesNot, ModeUnavailable),
 )
 # What concerns all modes of an analyzer: no other is asked for, which may cost minutes of waiting.
 _OF_AN_ENDPOINT = (EndpointRefused, EndpointUnreachable)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ..analyzers import Analyzer, ClipAnalyzer
-from ..choice import CAPTIONER, CLIP_MODEL, Choice, analyzers_of, parse_modes, ready_modes
+from ..analyzers import CLIP_MODES, FIRST_CHOICE, Analyzer, ClipAnalyzer
+from ..choice import CAPTIONER, CLIP_MODEL, Choice, analyzers_of, is_all, parse_modes, ready_modes
 from ..clip.tables import choose_tables
 from ..errors import InputError
 from ..progress import Progress
 from ..refine import COUNT
 from ..training import parse_list
+
+if TYPE_CHECKING:
+    from ..remote_analyzer import RemoteAnalyzer
+
+log = logging.getLogger("promptglass")
 
 MODES_HELP = """\
 modes:
@@ -26,7 +34,8 @@ modes:
   palette   its dominant colours
   all       every mode above that can run
   llm/ID    a language model's answer to a prompt of `promptglass prompts`: llm/refine, llm/describe, llm/text
-  llm/ID@ENDPOINT, llm/ID@ENDPOINT/MODEL   another endpoint or model than that of --llm"""
+  llm/ID@ENDPOINT, llm/ID@ENDPOINT/MODEL   another endpoint or model than that of --llm
+  webui/clip, webui/deepdanbooru   a WebUI's own interrogation (--via)"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -35,16 +44,20 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--modes", "--mode", dest="modes", metavar="MODE,…", help="one mode, several, or all"
     )
     command.add_argument(
+        "--via",
+        metavar="ADDRESS",
+        help="have a running WebUI look, with the models that it has: http://host:7860, or auto for "
+        "STABLE_DIFFUSION_BASE_URL or one on this machine; name and password in PROMPTGLASS_VIA_AUTH",
+    )
+    command.add_argument(
         "--model",
-        default=CLIP_MODEL,
         metavar="NAME",
-        help="open_clip name, hub repository, folder, or ARCH/FILE (default: %(default)s)",
+        help=f"open_clip name, hub repository, folder, or ARCH/FILE (default: {CLIP_MODEL}, or the WebUI's)",
     )
     command.add_argument(
         "--captioner",
-        default=CAPTIONER,
         metavar="NAME",
-        help="who writes captions: a name or a folder (default: %(default)s)",
+        help=f"who writes captions: a name or a folder (default: {CAPTIONER})",
     )
     command.add_argument("--caption", metavar="TEXT", help="start from this caption instead")
     command.add_argument(
@@ -124,14 +137,52 @@ def chosen(arguments: argparse.Namespace, progress: Progress) -> tuple[list[Anal
         candidates=arguments.candidates,
         deep=arguments.deep,
     )
+    remote = _remote(arguments, choice, progress) if arguments.via is not None else None
     clip = ClipAnalyzer(
-        arguments.model,
-        arguments.captioner,
+        CLIP_MODEL if remote or not arguments.model else arguments.model,
+        arguments.captioner or CAPTIONER,
         choice.caption,
         choice.tables,
         choice.device,
         choice.dtype,
         progress,
     )
-    analyzers = analyzers_of(choice, clip, progress)
-    return analyzers, ready_modes(choice, analyzers)
+    if remote is None:
+        analyzers = analyzers_of(choice, clip, progress)
+        return analyzers, ready_modes(choice, analyzers)
+    choice = _with_what_is_there(choice, remote)
+    analyzers = analyzers_of(choice, clip, progress, remote)
+    modes = ready_modes(choice, analyzers, remote.first_choice)
+    remote.check([mode for mode in modes if mode in remote.modes])
+    return analyzers, modes
+
+
+def _remote(arguments: argparse.Namespace, choice: Choice, progress: Progress) -> RemoteAnalyzer | None:
+    """The WebUI of --via; None where no mode asks for one."""
+    from ..remote import RemoteWebUI
+    from ..remote_analyzer import RemoteAnalyzer
+    from ..remote_api import PREFIX, Wish
+
+    remote = RemoteWebUI.from_environment(arguments.via)
+    wanted = choice.modes or FIRST_CHOICE
+    if not any(mode in CLIP_MODES or mode.startswith(PREFIX) for mode in wanted):
+        return None
+    if arguments.captioner or arguments.tables:
+        raise InputError("--captioner and --tables are about models of this machine: not with --via")
+    wish = Wish(choice.caption, arguments.model or "")
+    return RemoteAnalyzer(remote, wish, progress)
+
+
+def _with_what_is_there(choice: Choice, remote: RemoteAnalyzer) -> Choice:
+    """Of `all` what the WebUI gives. Raises ModeUnavailable for a mode that was asked for by name."""
+    if choice.modes is None:
+        return choice
+    missing = [mode for mode in choice.modes if mode in CLIP_MODES and mode not in remote.modes]
+    theirs = [mode for mode in choice.modes if mode.startswith("webui/")]
+    if not is_all(choice.modes):
+        remote.check([*missing, *theirs])
+        return choice
+    if missing:
+        log.warning("left out: %s: %s", ", ".join(missing), remote.obstacles(missing[0])[0])
+    more = [mode for mode in remote.first_choice if mode.startswith("webui/") and mode not in theirs]
+    return replace(choice, modes=[*choice.modes, *more])

@@ -62,6 +62,12 @@ class Fault(Exception):
 class Teller:
     """Words a fault, in the name of an endpoint and without its key."""
 
+    # What a user would change, and where.
+    address = "base_url"
+    patience = "first_byte_s"
+    too_long = "Lower max_tokens."
+    open_key = "anyone on the way could read the key. Use https, or set allow_plain_http: true."
+
     def __init__(self, endpoint: str, key: str, key_source: str) -> None:
         self.endpoint = endpoint  # "ollama (http://127.0.0.1:11434)"
         self._key = key

@@ -53,13 +53,18 @@ class Call:
     deadline: float  # of time.monotonic()
     late: str = "not finished in time."  # what is said after it
     stop: threading.Event | None = None
+    watch: Callable[[], None] = lambda: None  # called all the time; may raise to end it
 
     def look(self) -> None:
         if self.stop is not None and self.stop.is_set():
             raise Stopped("stopped")
+        self.watch()
 
     def pause(self, seconds: float) -> None:
-        (self.stop or threading.Event()).wait(seconds)
+        until = time.monotonic() + seconds
+        while (left_s := until - time.monotonic()) > 0:
+            self.look()
+            (self.stop or threading.Event()).wait(min(left_s, _LOOK_S))
 
 
 _Request = tuple[str, str, Mapping[str, str], "bytes | None"]  # method, url, headers, body
@@ -232,7 +237,8 @@ class _Waiting:
         # Names must resolve and several addresses may be tried: the socket's limit holds for each of these.
         connect_s = 3 * self._profile.connect_s
         arrival = self._next(
-            time.monotonic() + connect_s, f"no connection within {connect_s:g} s. Check base_url."
+            time.monotonic() + connect_s,
+            f"no connection within {connect_s:g} s. Check {self._teller.address}.",
         )
         self._first_byte_by = time.monotonic() + self._profile.first_byte_s
         while arrival is CONNECTED:
@@ -282,25 +288,24 @@ class _TooMuch(Exception):
 def _fault_in(error: BaseException, profile: Profile, teller: Teller) -> Fault:
     """What an exception of requests means. Their own text may hold a whole address: it is not repeated."""
     if isinstance(error, KeyInTheOpen):
-        cause = "anyone on the way could read the key. Use https, or set allow_plain_http: true."
-        return Fault(EndpointRefused(f"{teller.endpoint}: {cause}"))
+        return Fault(EndpointRefused(f"{teller.endpoint}: {teller.open_key}"))
     if isinstance(error, _TooMuch):
-        return teller.unusable(f"an answer of more than {MAX_ANSWER >> 20} MB. Lower max_tokens.")
+        return teller.unusable(f"an answer of more than {MAX_ANSWER >> 20} MB. {teller.too_long}")
     if isinstance(error, requests.exceptions.SSLError | urllib3.exceptions.SSLError):
-        cause = "its certificate is not valid here. Check base_url and this computer's clock."
+        cause = f"its certificate is not valid here. Check {teller.address} and this computer's clock."
         return teller.unreachable(cause, may_pass=False)
     if isinstance(error, requests.exceptions.ConnectTimeout):
-        return teller.unreachable(f"no connection within {profile.connect_s:g} s. Check base_url.")
+        return teller.unreachable(f"no connection within {profile.connect_s:g} s. Check {teller.address}.")
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
-        return teller.unreachable("it fell silent. Try again, or raise first_byte_s.")
+        return teller.unreachable(f"it fell silent. Try again, or raise {teller.patience}.")
     if isinstance(error, requests.exceptions.ProxyError):
         return teller.unreachable("the proxy does not let us through. Check HTTPS_PROXY, or set NO_PROXY.")
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema | UnicodeError):
-        return teller.unreachable("this is not an address. Check base_url.", may_pass=False)
+        return teller.unreachable(f"this is not an address. Check {teller.address}.", may_pass=False)
     if isinstance(error, requests.ConnectionError) and _is_unheard_of(error):
-        return teller.unreachable("no such host, or no network. Check base_url.")
+        return teller.unreachable(f"no such host, or no network. Check {teller.address}.")
     if isinstance(error, requests.ConnectionError) and "NewConnectionError" in repr(error):
-        return teller.unreachable("nobody listens there. Start the server, or check base_url.")
+        return teller.unreachable(f"nobody listens there. Start the server, or check {teller.address}.")
     if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError | OSError):
         is_dropped = "RemoteDisconnected" in repr(error)
         return teller.unreachable("the connection broke. Check that the server still runs.", True, is_dropped)
