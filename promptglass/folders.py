@@ -18,6 +18,15 @@ def cache_folder(name: str) -> Path:
     return Path(cache).expanduser() / "promptglass" / name
 
 
+def data_folder() -> Path:
+    """Where the system keeps what programs gather for their user: ~/.local/share/promptglass, say."""
+    if sys.platform == "win32":
+        home = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    else:
+        home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(home).expanduser() / "promptglass"
+
+
 def config_path() -> Path:
     """The user's settings: $PROMPTGLASS_CONFIG, or config.yaml where the system keeps such files."""
     if named := os.environ.get("PROMPTGLASS_CONFIG"):
