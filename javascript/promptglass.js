@@ -1,7 +1,9 @@
 // promptglass's tab in A1111, Forge and reForge: sends prompts to the host's boxes, and takes pictures from the
-// clipboard. A classic script, loaded with every page of the host: it makes two functions and listens for paste.
+// clipboard. A classic script, loaded with every page of the host: it leaves nothing behind but two listeners.
 
 (() => {
+  const SEND = /^promptglass_send_(prompt|negative)_(txt2img|img2img)$/;
+  const PASTE = "promptglass_single_paste";
   const BOXES = { prompt: "prompt", negative: "neg_prompt" };
   const SWITCHES = { txt2img: "switch_to_txt2img", img2img: "switch_to_img2img" };
   const AREA = "promptglass_single_file";
@@ -9,17 +11,25 @@
   const find = (selector) => gradioApp().querySelector(selector);
   const isShown = (element) => Boolean(element && element.offsetParent);
 
+  document.addEventListener("click", (event) => {
+    const id = event.target.closest?.("[id^=promptglass_s]")?.id ?? "";
+    const [, what, tab] = SEND.exec(id) ?? [];
+    if (what) send(what, tab);
+    if (id === PASTE) paste();
+  });
+
   /** Sets one box and shows its tab. Nothing else there changes: the text is not read as parameters. */
-  window.promptglassSend = (tab, what, text) => {
+  function send(what, tab) {
+    const from = find(`#promptglass_${what} textarea`);
     const box = find(`#${tab}_${BOXES[what]} textarea`);
-    if (!box) return;
-    box.value = text ?? "";
+    if (!from || !box) return;
+    box.value = from.value;
     updateInput(box);
     window[SWITCHES[tab]]?.();
-  };
+  }
 
   /** What the button does. Browsers show the clipboard only to https and to this machine: Ctrl+V always works. */
-  window.promptglassPaste = async () => {
+  async function paste() {
     if (!navigator.clipboard?.read) return say("Press Ctrl+V instead");
     try {
       for (const item of await navigator.clipboard.read()) {
@@ -30,7 +40,7 @@
     } catch {
       say("The browser does not allow it: press Ctrl+V instead");
     }
-  };
+  }
 
   document.addEventListener("paste", (event) => {
     if (!isShown(find(`#${AREA}`)) || event.target.closest?.("textarea, input")) return;
@@ -61,7 +71,7 @@
 
   /** On the button itself, for a while: there is nowhere nearer. */
   function say(words) {
-    const place = find("#promptglass_single_paste");
+    const place = find(`#${PASTE}`);
     const button = place?.tagName === "BUTTON" ? place : place?.querySelector("button");
     if (!button || button.dataset.words) return;
     button.dataset.words = button.textContent;

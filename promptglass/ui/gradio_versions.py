@@ -34,19 +34,16 @@ def make(kind: str, **settings: Any) -> Any:
 
 def on(
     event: Callable[..., Any],
-    handler: Callable[..., Any] | None,
+    handler: Callable[..., Any],
     inputs: Sequence[Any] = (),
     outputs: Sequence[Any] = (),
-    js: str | None = None,
     is_queued: bool = True,
 ) -> Any:
-    """Runs a handler, or javascript instead; on(on(…).then, …) goes on after it.
+    """Runs a handler; on(on(…).then, …) goes on after it.
 
     Any number of people may be at it at once, and it is no part of the page's public API.
     """
     settings: dict[str, Any] = {"fn": handler, "inputs": [*inputs], "outputs": [*outputs]}
-    if js is not None:
-        settings["_js" if MAJOR < 4 else "js"] = js
     quiet = {"show_progress": "hidden", "queue": is_queued, "concurrency_limit": None, "show_api": False}
     private = {"api_visibility": "private"} if MAJOR >= 6 else {"api_name": False}
     return event(**settings, **_known(event, {**quiet, **private}))

@@ -44,8 +44,7 @@ class Single:
         self.file = drop_area("single")
         self.preview = make("HTML", value="", elem_id="promptglass_single_preview")
         if send_to:
-            self.paste = make("Button", value="Paste", size="sm", elem_id="promptglass_single_paste")
-            on(self.paste.click, None, js="() => { promptglassPaste(); return []; }")
+            make("Button", value="Paste", size="sm", elem_id="promptglass_single_paste")  # by the script
         modes = modes_of(self._service)
         ready = modes if isinstance(modes, Modes) else None
         self.modes = make(
@@ -74,10 +73,10 @@ class Single:
         with make("Row", elem_id="promptglass_single_prompts"):
             with make("Column", min_width=300):
                 self.prompt = _box("Prompt", "promptglass_prompt")
-                prompt_to = Sending("prompt", self.prompt) if send_to else None
+                prompt_to = Sending("prompt") if send_to else None
             with make("Column", min_width=300):
                 self.negative = _box("Negative", "promptglass_negative")
-                negative_to = Sending("negative", self.negative) if send_to else None
+                negative_to = Sending("negative") if send_to else None
         self.sending = [one for one in (prompt_to, negative_to) if one]
         with make("Row", elem_id="promptglass_single_saving"):
             self.save = make("Button", value="Save sidecar", size="sm", elem_id="promptglass_single_save")
