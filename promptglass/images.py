@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from .download import download, without_secrets
-from .errors import ImageError, cause_of
+from .errors import ImageError, PromptglassError, cause_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,10 +110,13 @@ def read_picture(
     name: str,
     background: tuple[int, int, int] = (255, 255, 255),
     admit: Callable[[int], None] = lambda size_bytes: None,
+    formats: tuple[str, ...] | None = None,
 ) -> Picture:
     """The picture in a file that is open at its start.
 
-    admit: told, before anything is decoded, how many bytes the pixels will take; it may wait.
+    admit: told, before anything is decoded, how many bytes the pixels will take; it may wait, or
+    raise a PromptglassError.
+    formats: Pillow's words for those that are read ("PNG", "JPEG"); None: all that it knows.
     """
     from PIL import Image
 
@@ -124,7 +127,7 @@ def read_picture(
     if _brand(head) in _HEIC_BRANDS | _AVIF_BRANDS:
         _register_heif()
     try:
-        with Image.open(stream) as image:
+        with Image.open(stream, formats=formats) as image:
             size, picture_format = image.size, image.format or ""
             _check_header(name, size, picture_format)
             admit(_BYTES_PER_PIXEL[image.mode in ("RGB", "L", "P", "1")] * size[0] * size[1])
@@ -136,7 +139,7 @@ def read_picture(
         raise ImageError(name, f"more than {MAX_PIXELS:,} pixels. {_SHRINK}") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(name, _why_not_a_picture(head)) from error
-    except ImageError:
+    except PromptglassError:
         raise
     except MemoryError as error:
         raise ImageError(name, f"not enough memory to decode it. {_SHRINK}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import struct
@@ -20,6 +21,7 @@ from PIL import Image, ImageFile, features
 from promptglass import download, images
 from promptglass.errors import ImageError
 from promptglass.images import open_picture, picture_from_bytes, to_rgb
+from promptglass.public_web import MOST_REDIRECTS
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -427,6 +429,28 @@ class PictureHandler(BaseHTTPRequestHandler):
             self.send_header("Location", "/red.png")
             self.end_headers()
             return None
+        if route in ("/endless-redirect.png", "/round.png", "/closed.png", "/away.png"):
+            elsewhere = f"http://localhost:{self.server.server_port}/open.png"  # type: ignore[attr-defined]
+            targets = {"/round.png": "/round.png", "/away.png": elsewhere}
+            self.send_response(302)
+            self.send_header("Location", targets.get(route, "/open.png"))
+            self.end_headers()
+            try:
+                for _ in range(10_000 if route == "/endless-redirect.png" else 0):
+                    self.wfile.write(bytes(64 * 1024))
+            except OSError:
+                pass
+            return None
+        if route == "/open.png":
+            self.server.passwords.append(self.headers["Authorization"])  # type: ignore[attr-defined]
+            return self.answer(200, png_bytes())
+        if route in ("/packed.png", "/bomb.png", "/brotli.png"):
+            body = png_bytes() if route == "/packed.png" else bytes(200 * 2**20)
+            self.send_response(200)
+            self.send_header("Content-Encoding", "br" if route == "/brotli.png" else "gzip")
+            self.end_headers()
+            self.wfile.write(gzip.compress(body, 1))
+            return None
         if route == "/tofile.png":
             self.send_response(302)
             self.send_header("Location", "file:///etc/passwd")
@@ -479,7 +503,7 @@ class PictureHandler(BaseHTTPRequestHandler):
 @pytest.fixture
 def web():
     server = ThreadingHTTPServer(("127.0.0.1", 0), PictureHandler)
-    server.asked, server.encodings = [], []  # type: ignore[attr-defined]
+    server.asked, server.encodings, server.passwords = [], [], []  # type: ignore[attr-defined]
     server.base = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -554,6 +578,25 @@ def test_tries_share_one_deadline(web, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_endless_answer_stops_at_the_limit(web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "MAX_DOWNLOAD", 1024 * 1024)
     assert "more than" in refusal(web.base + "/endless.png")
+
+
+def test_packed_answers_are_unpacked_within_the_limit(web) -> None:
+    assert open_picture(web.base + "/packed.png").image.getpixel((0, 0)) == RED
+    assert "more than 64 MB" in refusal(web.base + "/bomb.png")
+    assert "cannot be used" in refusal(web.base + "/brotli.png")
+
+
+def test_redirects_are_followed_so_far_and_their_bodies_are_not_read(web) -> None:
+    assert open_picture(web.base + "/endless-redirect.png").image.getpixel((0, 0)) == RED
+    web.asked.clear()
+    assert "TooManyRedirects" in refusal(web.base + "/round.png")
+    assert len(web.asked) == MOST_REDIRECTS + 1
+
+
+def test_a_password_goes_on_to_the_same_server_only(web) -> None:
+    for route in ("/closed.png", "/away.png"):
+        open_picture(web.base.replace("//", "//me:secret@") + route)
+    assert web.passwords == ["Basic bWU6c2VjcmV0", None]
 
 
 def test_silent_and_dead_servers(monkeypatch: pytest.MonkeyPatch) -> None:
