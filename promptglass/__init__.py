@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .caption import Captioner, load_captioner
+    from .client import Client
     from .clip.encoder import JointEncoder, OpenClipEncoder, TransformersEncoder
     from .clip.interrogator import Interrogation, Interrogator, Subject
     from .clip.loading import load_encoder
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Captioner": "caption",
+    "Client": "client",
     "Embedded": "metadata",
     "Interrogation": "clip.interrogator",
     "Interrogator": "clip.interrogator",

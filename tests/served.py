@@ -1,8 +1,15 @@
-"""The real service behind a real server, for clients: toy models, every route, a picture's folder."""
+"""The real service behind a real server, for clients.
+
+    python tests/served.py
+
+serves toy models that take their time, until its input ends; it prints its address, and /jobs lists its jobs.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -28,22 +35,44 @@ def running(app: Any) -> Iterator[str]:
 
 
 def app_of(service: Any, credentials: dict[str, str] | None = None, key: str = "") -> Any:
-    """All routes that clients ask. key: asked for as a bearer's, by a middleware of the test's."""
-    from fastapi import FastAPI, Request
-    from fastapi.responses import JSONResponse
+    """All routes that clients ask."""
+    from fastapi import FastAPI
 
-    from promptglass.server import analyze_routes
+    from promptglass.server import analyze_routes, api
     from promptglass.server.access import Access
-    from promptglass.server.mount import mount
 
+    access = Access(lambda: credentials or {}, set(), key=key)
     app = FastAPI()
-    mount(app, service, lambda: credentials or {}, set())
-    app.include_router(analyze_routes.router(service, Access(lambda: credentials or {}, set())))
-
-    @app.middleware("http")
-    async def ask_for_the_key(request: Request, answer: Any) -> Any:
-        if key and request.headers.get("Authorization") != f"Bearer {key}":
-            return JSONResponse({"error": "the key is missing or wrong."}, 401)
-        return await answer(request)
-
+    app.include_router(api.router(service, access))
+    app.include_router(analyze_routes.router(service, access))
     return app
+
+
+def serve() -> None:
+    from test_server_api import WordHost
+
+    from promptglass.service import Service
+
+    class Slow(Service):
+        def label(self, *given: Any, **more: Any) -> Any:
+            def work(job: Any) -> Any:
+                for _ in range(150):
+                    job.check()
+                    time.sleep(0.01)
+                return super(Slow, self).label(*given, **more).wait()
+
+            return self.jobs.start("slow", work)
+
+    with tempfile.TemporaryDirectory() as root:
+        host = WordHost(roots=[root], endpoints=["eyes"])
+        host.encoder.is_blind = True  # it knows painted pictures only
+        service = Slow(host)
+        app = app_of(service)
+        app.get("/jobs")(lambda: [job.state for job in service.jobs.of("slow")])
+        with running(app) as address:
+            print(address, flush=True)
+            sys.stdin.read()
+
+
+if __name__ == "__main__":
+    serve()
