@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -252,10 +251,8 @@ class _Task:
 
     def __exit__(self, *_: object) -> None:
         """The server may free its memory. Beside us: one that hangs must not hold the node."""
-        if self._was_asked and self.endpoint.profile.unload != "never":
-            release = threading.Thread(target=self.endpoint.release, daemon=True)
-            release.start()
-            release.join(_PATIENCE_S)
+        if self._was_asked:
+            self.endpoint.release_within(_PATIENCE_S)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from .progress import Progress, silent
+
 log = logging.getLogger("promptglass")
 
 
@@ -39,8 +41,8 @@ def config_path() -> Path:
 
 
 @contextlib.contextmanager
-def waiting_lock(path: Path, work: str) -> Iterator[None]:
-    """Hold a lock between processes; where another holds it, say so and wait."""
+def waiting_lock(path: Path, work: str, progress: Progress = silent) -> Iterator[None]:
+    """Hold a lock between processes; where another holds it, say so and wait, as long as progress lets us."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(str(path))
@@ -48,7 +50,10 @@ def waiting_lock(path: Path, work: str) -> Iterator[None]:
         lock.acquire(timeout=0.1)
     except Timeout:
         log.warning("waiting: another promptglass %s", work)
-        lock.acquire()
+        while not lock.is_locked:
+            progress(f"waiting: another promptglass {work}", 0, 1)
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0.5)
     try:
         yield
     finally:

@@ -117,7 +117,8 @@ def run(
 def interrogate(tabs: Any, file: Path | None, modes: Sequence[str], caption: str = "") -> dict[Any, Any]:
     single = tabs["single"]
     given = str(file) if file else None
-    return run(single.run, single.begin, [given, [*modes], caption, ""], single.follow, [], "", "", ["", ""])
+    shown = run(single.run, single.begin, [given, [*modes], caption, ""], single.follow, [])
+    return shown | single.fill(shown.get(single.answers.told, []), "", "", ["", ""])
 
 
 def value(updates: Mapping[Any, Any], component: Any) -> str:
@@ -249,7 +250,7 @@ def test_what_goes_wrong_is_one_plain_line(
     shown = single.begin(None if content is None else str(path), modes, "", "")
     assert said in value(shown, single.run.status) and "Traceback" not in value(shown, single.run.status)
     assert shown[single.run.job_id] == "" and single.prompt not in shown
-    assert [*single.follow("", [], "", "", ["", ""])]  # what comes after a start that failed
+    assert [*single.follow("", [])]  # what comes after a start that failed
 
 
 def test_mode_that_cannot_run_is_left_out_with_the_reason(tabs: Any, root: Path) -> None:
@@ -279,15 +280,22 @@ def test_stopped_where_it_was(tabs: Any, root: Path, slow: threading.Event) -> N
     assert begun[single.run.start]["interactive"] is False and begun[single.run.stop]["interactive"] is True
     assert "stopping" in value(single.run.ask_to_stop(id_), single.run.status)
     slow.set()
-    *_, last = single.follow(id_, [], "", "", ["", ""])
+    *_, last = single.follow(id_, [])
     assert last[single.run.start]["interactive"] is True
     assert single.run.find(id_).state in ("stopped", "done")  # a palette does not look up from its work
+
+
+def test_words_that_were_written_while_it_ran_stay(tabs: Any, root: Path) -> None:
+    single = tabs["single"]
+    told = [{"mode": "palette", "text": "red"}, {"mode": "fast", "text": "a red cat"}]
+    assert value(single.fill(told, "", "", ["", ""]), single.prompt) == "a red cat"
+    assert single.prompt not in single.fill(told, "my own", "", ["", ""])
 
 
 def test_job_of_nobody_is_no_error(tabs: Any) -> None:
     single = tabs["single"]
     for id_ in ("", "nonsense", None, 7):
-        assert [*single.follow(id_, [], "", "", ["", ""])]
+        assert [*single.follow(id_, [])]
         assert single.run.ask_to_stop(id_)
 
 
@@ -628,7 +636,7 @@ def test_click_starts_a_job_that_the_page_follows(served: Page, tabs: Any, tmp_p
     looked = served.call(single.look, [file, "", "", None])
     assert looked[-1][single.prompt] == "a red cat"
     served.call(single.begin, [file, ["embedded", "palette"], "", None])
-    followed = served.call(single.follow, [None, None, "", "", None])
+    followed = served.call(single.follow, [None, None])
     assert len(followed) > 1  # told as it goes, not all at the end
     (saved,) = served.call(single.save_sidecar, [file, None])
     assert "a.png.promptglass.json" in json.dumps(saved[single.saved])
@@ -644,7 +652,7 @@ def test_two_people_at_once_and_stop_is_not_kept_waiting(
     def work(person: Page) -> None:
         file = person.upload(root / "0.png")
         person.call(single.begin, [file, ["palette"], "", None])
-        for _ in person.each(single.follow, [None, None, "", "", None]):
+        for _ in person.each(single.follow, [None, None]):
             heard[person] = heard.get(person, 0) + 1
 
     threads = [threading.Thread(target=work, args=[person]) for person in people]

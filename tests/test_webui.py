@@ -208,7 +208,7 @@ def test_one_turn_does_all_modes_and_gives_the_models_back(start):
     answers(service_of(host), FIVE_MODES)
     assert host.lock.turns == 1
     assert host.state.log == ["begin", "end"]
-    assert host.interrogator.log[-1] == "unload"
+    assert host.interrogator.log == ["load", "unload"]  # Forge would tidy up its memory at every other load
     assert host.log.count("send_everything_to_cpu") == 1
 
 
@@ -267,7 +267,9 @@ def test_no_memory_is_said_so(start):
     assert "torch_gc" in host.log
 
 
-def test_the_hosts_interrupt_stops_within_a_mode(start, monkeypatch):
+@pytest.mark.parametrize("how", ["interrupted", "skipped", "stopping_generation"])
+def test_the_hosts_interrupt_stops_within_a_mode(start, monkeypatch, how):
+    """The first click on Interrupt only asks to end after the current picture."""
     host = start()
     service = service_of(host)
     answers(service, ("tables",))
@@ -281,7 +283,7 @@ def test_the_hosts_interrupt_stops_within_a_mode(start, monkeypatch):
     def pressed(prefix: str, suffixes: Any) -> Any:
         nonlocal passes
         passes += 1
-        host.state.interrupted = passes >= 3
+        setattr(host.state, how, passes >= 3)
         return inner(prefix, suffixes)
 
     monkeypatch.setattr(encoder._encoder, "encode_continuations", pressed)
@@ -359,6 +361,27 @@ def test_another_model_is_the_engines_own(start):
         service.interrogate(picture(), Choice(modes=("tables",), model="ViT-H-14/laion2b_s32b_b79k")).wait()
 
 
+def test_models_of_our_own_rest_between_turns():
+    from promptglass.host import OwnModels
+
+    where: list[str] = []
+    room: list[object] = []
+
+    class Module:
+        def to(self, device: object) -> None:
+            where.append(str(device))
+
+    models = OwnModels(lambda: torch.device("meta"), room.append)
+    first, second = Module(), Module()
+    for module in (first, second, first):
+        models._bring(module)
+    assert (where, room) == (["meta", "meta"], [first, second])
+    models.rest()
+    assert where == ["meta", "meta", "cpu", "cpu"]
+    models._bring(first)
+    assert where[-1] == "meta"
+
+
 def _tokenizer() -> Any:
     import open_clip
 
@@ -377,9 +400,11 @@ def test_roots_are_the_outputs_and_those_of_the_command_line(start, tmp_path, mo
     assert service_of(host).host.roots == [mine, theirs, host.base / "outputs"]
 
 
-def test_a_root_that_is_gone_costs_no_start(start, tmp_path, caplog):
+def test_a_root_that_is_gone_costs_neither_the_start_nor_the_others(start, tmp_path, caplog, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("PROMPTGLASS_ROOTS", str(tmp_path / "here"))
     host = start(promptglass_root=[str(tmp_path / "gone")])
-    assert service_of(host).host.roots == [host.base / "outputs"]
+    assert service_of(host).host.roots == [tmp_path / "here", host.base / "outputs"]
     assert "gone" in caplog.text
 
 
@@ -442,8 +467,23 @@ def test_credentials_are_the_apis_else_the_pages(start):
     assert running.credentials() == {}
     host.gradio_credentials = [("ann", "a:b")]
     assert running.credentials() == {"ann": "a:b"}
-    host.flags.api_auth = "bob:pass:word, eve:x,broken"
+    host.flags.api_auth = "bob:pass:word, eve:x"
     assert running.credentials() == {"bob": "pass:word", "eve": "x"}
+
+
+def test_credentials_that_are_none_open_nothing(start, monkeypatch):
+    from promptglass.webui import running
+
+    host = start()
+    host.flags.api_auth = "secret"
+    with pytest.raises(InputError, match="NAME:PASSWORD"):
+        running.credentials()
+    host.flags.api_auth, host.flags.gradio_auth = None, "ann:x"
+    monkeypatch.setitem(sys.modules, "modules.initialize_util", None)
+    with pytest.raises(ImportError):
+        running.credentials()
+    host.flags.gradio_auth = host.flags.gradio_auth_path = None
+    assert running.credentials() == {}
 
 
 def test_only_endpoints_of_the_command_line_are_asked(start):

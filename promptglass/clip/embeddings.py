@@ -52,7 +52,7 @@ def embeddings(
         return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with waiting_lock(path.with_suffix(".lock"), "embeds these labels"):
+        with waiting_lock(path.with_suffix(".lock"), "embeds these labels", progress):
             found = _open(path, labels)  # it may have been faster
             if found is None:
                 _build(path, labels, spans, encoder, progress)

@@ -7,7 +7,6 @@ far as CLIP is here.
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -168,11 +167,8 @@ class LlmAnalyzer(Analyzer):
             self._was_asked = False
 
     def release(self, patience_s: float) -> None:
-        if self._was_asked and self._endpoint.profile.unload != "never":
-            # A server that hangs must not keep whoever has stopped.
-            thread = threading.Thread(target=self._endpoint.release, daemon=True)
-            thread.start()
-            thread.join(patience_s)
+        if self._was_asked:
+            self._endpoint.release_within(patience_s)
         self._was_asked = False
 
     def _note(self, reply: Reply | EndpointError) -> None:

@@ -181,6 +181,13 @@ class Endpoint:
             return None
         return sees.get(model, sees.get(f"{model}:latest"))
 
+    def release_within(self, patience_s: float) -> None:
+        """Have it free its memory, if its profile says so; a server that hangs keeps nobody waiting."""
+        if self.profile.unload != "never":
+            thread = threading.Thread(target=self.release, daemon=True)
+            thread.start()
+            thread.join(patience_s)
+
     def release(self) -> None:
         """Have the server free the memory of the model. What cannot be freed is logged, and no error."""
         model = self.profile.model or self._only_model

@@ -44,13 +44,14 @@ class Run:
         follow: Callable[..., Iterator[Updates]],
         outputs: Sequence[Any],
         follow_inputs: Sequence[Any] = (),
-    ) -> None:
-        """begin: gets the inputs, and starts the job. follow: gets its id and follow_inputs."""
+    ) -> Any:
+        """The event of its end. begin: gets the inputs, starts the job; follow: its id and follow_inputs."""
         every = [*dict.fromkeys([*self.parts, *outputs])]
         started = on(self.start.click, begin, inputs, every)
-        on(started.then, follow, [self.job_id, *follow_inputs], every)
+        followed = on(started.then, follow, [self.job_id, *follow_inputs], every)
         # Not behind what is queued: whoever wants to stop does not wait.
         on(self.stop.click, self.ask_to_stop, [self.job_id], [self.status], is_queued=False)
+        return followed
 
     def begin(self, start: Callable[[], Job]) -> Updates:
         """The job, started; or why it is not."""

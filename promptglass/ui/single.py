@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,13 +91,15 @@ class Single:
         self.answers.wire(self.prompt, self.negative)
         looked = [self.preview, self.run.status, self.saved, self.not_saved, *self.answers.parts, *boxes]
         wire_drops(self.file, self.look, boxes, looked)
-        self.run.wire(
+        followed = self.run.wire(
             self.begin,
             [self.file, self.modes, self.caption, self.run.job_id],
             self.follow,
-            [*self.answers.parts, *boxes],
-            [self.answers.told, *boxes],
+            self.answers.parts,
+            [self.answers.told],
         )
+        # By itself, so that it sees what was written in the boxes meanwhile.
+        on(followed.then, self.fill, [self.answers.told, *boxes], boxes)
         on(
             self.save.click,
             self.save_sidecar,
@@ -121,7 +124,7 @@ class Single:
         found = [a for a in ask(EmbeddedAnalyzer(), picture, ["embedded"]) if isinstance(a, EngineAnswer)]
         told = [as_json(answer) for answer in found]
         updates |= {self.preview: update(value=preview_of(picture)), **self.answers.cleared(told)}
-        return updates | self._fill(told, prompt, negative, filled)
+        return updates | self.fill(told, prompt, negative, filled)
 
     def begin(self, file: Any, modes: Any, caption: str, job_id: str) -> Updates:
         def start() -> Any:
@@ -131,9 +134,7 @@ class Single:
 
         return self.run.begin(start) | {self.answers.failed: update(value="")}
 
-    def follow(
-        self, job_id: str, told: Sequence[Told], prompt: str, negative: str, filled: Sequence[str]
-    ) -> Iterator[Updates]:
+    def follow(self, job_id: str, told: Sequence[Told]) -> Iterator[Updates]:
         job = self.run.find(job_id)
         if job is None:
             yield self.run.idle()
@@ -146,7 +147,7 @@ class Single:
             failed += [(e["mode"], e["error"]) for e in events if e["kind"] in ("failure", "left_out")]
             yield {**updates, self.answers.failed: update(value=cards.failures(failed))}
         nothing = "" if told else cards.note("There is no answer: this file holds no prompt.")
-        yield self.run.ended(job, nothing) | self._fill(told, prompt, negative, filled)
+        yield self.run.ended(job, nothing)
 
     def save_sidecar(self, file: Any, told: Sequence[Told]) -> Updates:
         """A copy of the picture gets one, as gradio's own copy may be somebody else's, too."""
@@ -155,7 +156,7 @@ class Single:
             if path is None or not told:
                 raise InputError("there is nothing to save: drop a picture and interrogate it first")
             name = Path(name_of(file)).name
-            folder = Path(tempfile.mkdtemp(prefix="promptglass-"))
+            folder = Path(tempfile.mkdtemp(dir=_sidecars().name))
             copy = folder / name
             shutil.copyfile(path, copy)
             try:
@@ -169,7 +170,7 @@ class Single:
             }
         return {self.saved: update(value=str(saved), visible=True), self.not_saved: update(value="")}
 
-    def _fill(self, told: Sequence[Told], prompt: str, negative: str, filled: Sequence[str]) -> Updates:
+    def fill(self, told: Sequence[Told], prompt: str, negative: str, filled: Sequence[str]) -> Updates:
         """The best prompt into its box, unless a person has written there."""
         best = prompts_of(told)
         is_ours = [
@@ -182,6 +183,12 @@ class Single:
     def _stop(self, job_id: str) -> None:
         if job := self.run.find(job_id):
             job.stop()
+
+
+@lru_cache(maxsize=1)
+def _sidecars() -> tempfile.TemporaryDirectory[str]:
+    """Where those lie that are offered for download: gone when the program ends."""
+    return tempfile.TemporaryDirectory(prefix="promptglass-")
 
 
 def _box(label: str, name: str) -> Any:

@@ -1,7 +1,7 @@
 """What a WebUI calls, by way of scripts/promptglass_webui.py: the tab, the settings, the routes.
 
 "Reload UI" calls all of it again with a new app, while this module stays: nothing here is done twice to one
-app, and jobs go on.
+app. Jobs that wait go on; the one whose turn it is ends, as the host interrupts whatever runs.
 """
 
 from __future__ import annotations

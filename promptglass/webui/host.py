@@ -7,12 +7,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..analyzers import ClipAnalyzer
 from ..choice import Choice
 from ..errors import InputError, visible
-from ..host import OwnModels, allowed, named_roots
+from ..host import OwnModels, allowed, root_at, roots_of_environment
 from ..hosts import WildcardFolder
 from ..progress import Progress
 from ..turns import Turns
@@ -33,7 +33,8 @@ class WebUI:
         self.roots: Sequence[Path] = _roots()
         self.endpoints: Sequence[str] | None = _endpoints()
         self._turns = Turns(running.queue_lock(), self._job)
-        self._own = OwnModels(running.device)
+        self._own = OwnModels(running.device, running.make_room_for)
+        self._is_loaded = False  # in this turn
 
     @property
     def note(self) -> str:
@@ -95,17 +96,25 @@ class WebUI:
         from ..clip.loaded import LoadedClip
         from .models import host_encoder
 
-        return LoadedClip(host_encoder(self._turns), self._progress)
+        return LoadedClip(host_encoder(self._turns, self._models), self._progress)
 
     @cached_property
     def _captioner(self) -> HostCaptioner:
         from .models import HostCaptioner
 
-        return HostCaptioner(self._turns)
+        return HostCaptioner(self._turns, self._models)
+
+    def _models(self) -> Any:
+        """The host's, where they compute: loaded once in a turn, as Forge tidies up at every call."""
+        if not self._is_loaded:
+            running.load()
+            self._is_loaded = True
+        return running.interrogator()
 
     @contextlib.contextmanager
     def _job(self) -> Iterator[None]:
         with running.job():
+            self._is_loaded = False
             try:
                 yield
             finally:
@@ -128,13 +137,13 @@ def _roots() -> list[Path]:
 
     None of them is a setting: whoever can open the page could change it.
     """
-    given = running.flag("promptglass_root") or []
-    try:
-        named = named_roots(given)
-    except InputError as error:  # the tab says it by what is missing; the host must start
-        log.error("--promptglass-root: %s", error)
-        named = [Path(root).resolve() for root in map(str, given) if Path(root).is_dir()]
-    return [*dict.fromkeys([*named, running.output_folder()])]
+    roots: list[Path] = []
+    for given in [*(running.flag("promptglass_root") or []), *roots_of_environment()]:
+        try:
+            roots.append(root_at(given))
+        except InputError as error:  # the host must start, and the others are there
+            log.error("promptglass: %s", error)
+    return [*dict.fromkeys([*roots, running.output_folder()])]
 
 
 def _endpoints() -> list[str] | None:

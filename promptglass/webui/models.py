@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,26 +27,27 @@ _DEVIATION = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
 _CAPTIONS_TOGETHER = 4  # between two looks at the host's Interrupt
 
 
-def host_encoder(turns: Turns) -> HostedEncoder:
-    """A JointEncoder over the host's CLIP. It is loaded when it is first used, within a turn."""
+Models = Callable[[], Any]  # the host's InterrogateModels, loaded; to be asked for within a turn
+
+
+def host_encoder(turns: Turns, models: Models) -> HostedEncoder:
+    """A JointEncoder over the host's CLIP, which is loaded when it is first used."""
 
     def make() -> OpenClipEncoder:
         import clip
 
-        models: Any = running.interrogator()
+        loaded = models()
         tokenizer = partial(clip.tokenize, truncate=True)
-        return OpenClipEncoder(models.clip_model, models.clip_preprocess, tokenizer, running.clip_name())
+        return OpenClipEncoder(loaded.clip_model, loaded.clip_preprocess, tokenizer, running.clip_name())
 
-    return HostedEncoder(running.clip_name(), make, lambda: _loaded(turns), running.check)
+    @contextlib.contextmanager
+    def turn() -> Iterator[None]:
+        with turns.turn():
+            models()
+            with running.autocast():
+                yield
 
-
-@contextlib.contextmanager
-def _loaded(turns: Turns) -> Iterator[Any]:
-    """The host's models, where they compute and how they do. What is there is not loaded again."""
-    with turns.turn():
-        models = running.load()
-        with running.autocast():
-            yield models
+    return HostedEncoder(running.clip_name(), make, turn, running.check)
 
 
 class HostCaptioner:
@@ -54,8 +55,9 @@ class HostCaptioner:
 
     name = CAPTIONER
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, models: Models) -> None:
         self._turns = turns
+        self._models = models
         self._limit = BatchLimit(_CAPTIONS_TOGETHER, "pictures")
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
@@ -65,12 +67,12 @@ class HostCaptioner:
 
     def _write(self, images: Sequence[Image.Image]) -> list[str]:
         running.check()
-        models = running.load()
-        weight = next(models.blip_model.parameters())
+        blip = self._models().blip_model
+        weight = next(blip.parameters())
         pixels = torch.stack([_pixels(image, running.caption_size()) for image in images])
         # One beam, whatever the setting says: more of them fail in every WebUI, as BLIP's code does not fit
         # the transformers that they pin (AUTOMATIC1111/stable-diffusion-webui#13450).
-        return models.blip_model.generate(
+        return blip.generate(
             pixels.to(weight.device, weight.dtype),
             sample=False,
             num_beams=1,

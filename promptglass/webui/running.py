@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError, Stopped, one_line
+from ..errors import InputError, ModelError, Stopped, one_line
 from ..hosts import WildcardFolder
 
 if TYPE_CHECKING:
@@ -103,6 +103,19 @@ def _has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
+def make_room_for(module: torch.nn.Module) -> None:
+    """On the GPU, for a model that the host does not know: Forge frees what its own models take."""
+    import importlib
+
+    memory_modules = ("backend.memory_management", "ldm_patched.modules.model_management")
+    name = next((name for name in memory_modules if _has(name.partition(".")[0])), None)
+    if name is None or device().type == "cpu":
+        return
+    memory = importlib.import_module(name)
+    size_bytes = sum(weight.numel() * weight.element_size() for weight in module.parameters())
+    memory.free_memory(size_bytes + memory.minimum_inference_memory(), device())
+
+
 def load() -> Any:
     """The interrogation models, where they compute. Raises ModelError where the host cannot load them."""
     from ..clip.memory import is_out_of_memory
@@ -171,10 +184,14 @@ def keeps_models() -> bool:
 
 
 def check() -> None:
-    """Raises Stopped where the user has pressed Interrupt or Skip."""
+    """Raises Stopped where the user has pressed Interrupt or Skip.
+
+    At first the button only asks to end after the current picture, where a job says that it has several.
+    """
     from modules import shared
 
-    if shared.state.interrupted or shared.state.skipped:
+    state = shared.state
+    if state.interrupted or state.skipped or getattr(state, "stopping_generation", False):
         raise Stopped(f"interrupted in {name()}")
 
 
@@ -236,15 +253,22 @@ def has_extension(folder: str) -> bool:
 
 
 def credentials() -> Mapping[str, str]:
-    """Names with passwords: those of --api-auth, else those of --gradio-auth. None: the host is open."""
-    if given := flag("api_auth"):
-        pairs = (pair.strip().partition(":") for pair in given.split(","))
-        return {user: password for user, colon, password in pairs if colon}
-    with contextlib.suppress(ImportError):
-        from modules.initialize_util import get_gradio_auth_creds
+    """Names with passwords: those of --api-auth, else those of --gradio-auth; none where the host is open.
 
-        return dict(get_gradio_auth_creds())
-    return {}
+    Raises InputError for what is no such pair.
+    """
+    if given := flag("api_auth"):
+        pairs = [pair.strip().partition(":") for pair in given.split(",") if pair.strip()]
+        if not all(colon for _, colon, _ in pairs):
+            raise InputError("--api-auth is not NAME:PASSWORD: nobody is answered until it is put right")
+        return {user: password for user, _, password in pairs}
+    try:
+        from modules.initialize_util import get_gradio_auth_creds
+    except ImportError:  # elsewhere in this host: a password that was set must not be forgotten
+        if flag("gradio_auth") or flag("gradio_auth_path"):
+            raise
+        return {}
+    return dict(get_gradio_auth_creds())
 
 
 def listens() -> list[str]:

@@ -29,6 +29,7 @@ ATTRIBUTES = {
         "state.end",
         "state.interrupted",
         "state.skipped",
+        "state.stopping_generation",
         "state.textinfo",
         "state.job",
         "state.job_count",
@@ -88,11 +89,12 @@ class State:
     textinfo: str | None = None
     interrupted: bool = False
     skipped: bool = False
+    stopping_generation: bool = False
     log: list[str] = field(default_factory=list)
 
     def begin(self, job: str = "(unknown)") -> None:
         self.job, self.job_count, self.job_no, self.textinfo = job, -1, 0, None
-        self.interrupted = self.skipped = False
+        self.interrupted = self.skipped = self.stopping_generation = False
         self.log.append("begin")
 
     def end(self) -> None:
