@@ -248,7 +248,7 @@ class ClipAnalyzer(Analyzer):
     tables: None for clip-interrogator's lists. caption: used for every picture instead of a captioner's.
     interrogator: one that a host has made, or makes when it is needed, instead of what `model` and `tables`
     would. is_here: the host vouches for that. captioner: a name, or the host's own. turn: entered around all
-    work of models, as a host wants it.
+    work of models, as a host wants it. together: answers about a single picture along with those of others.
     """
 
     modes: tuple[str, ...] = CLIP_MODES
@@ -265,7 +265,9 @@ class ClipAnalyzer(Analyzer):
         interrogator: Interrogator | Callable[[], Interrogator] | None = None,
         turn: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
         is_here: bool = False,
+        together: Callable[[ClipAnalyzer, Picture, Sequence[str]], Answers] | None = None,
     ) -> None:
+        self._together = together
         self._make = interrogator if callable(interrogator) else None
         self._given = None if callable(interrogator) else interrogator
         self._model = self._given.encoder.name if self._given else model
@@ -305,7 +307,15 @@ class ClipAnalyzer(Analyzer):
             settings |= {"caption": self._caption} if self._caption else {"captioner": self._captioner_name}
         return Recipe(known.name if known else self._model, settings)
 
+    @property
+    def given_caption(self) -> str:
+        """That of every picture; "" where the captioner writes them."""
+        return self._caption or ""
+
     def analyze(self, pictures: Sequence[Picture], modes: Sequence[str]) -> Answers:
+        if self._together is not None and len(pictures) == 1:
+            yield from self._together(self, pictures[0], modes)
+            return
         with self._turn():
             interrogator = self.interrogator
             if FROM_A_CAPTION & {*modes}:
@@ -335,13 +345,22 @@ class ClipAnalyzer(Analyzer):
         with self._turn():
             return self.interrogator.scores(self._look([picture])[0], texts)
 
+    def seen(self, picture: Picture, interrogator: Interrogator) -> Subject | None:
+        """What this interrogator has seen of a picture, if it has looked at it."""
+        subject = self._subjects.get(id(picture))
+        return subject if subject is not None and subject.interrogator is interrogator else None
+
+    def keep(self, picture: Picture, subject: Subject) -> None:
+        """What CLIP sees of a picture, for as long as that lives."""
+        self._subjects[id(picture)] = subject
+        weakref.finalize(picture, self._subjects.pop, id(picture), None)
+
     def _look(self, pictures: Sequence[Picture], with_captions: bool = False) -> list[Subject]:
-        new = [picture for picture in pictures if id(picture) not in self._subjects]
+        new = [picture for picture in pictures if self.seen(picture, self.interrogator) is None]
         captions = [self._caption] * len(new) if self._caption else None
         seen = self.interrogator.look([picture.image for picture in new], captions)
         for picture, subject in zip(new, seen, strict=True):
-            self._subjects[id(picture)] = subject
-            weakref.finalize(picture, self._subjects.pop, id(picture), None)
+            self.keep(picture, subject)
         subjects = [self._subjects[id(picture)] for picture in pictures]
         if with_captions:
             self._need_captions()

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from logging.handlers import RotatingFileHandler
 
 from . import __version__
-from .commands import batch, endpoints, interrogate, models, prompts, wildcards
+from .commands import batch, endpoints, interrogate, models, prompts, serve, ui, wildcards
 from .errors import InputError, PromptglassError, cause_of
 from .terminal import complain
 
@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Libraries' own bars say nothing that ours do not.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     arguments = _parser().parse_args(argv)
-    level = logging.ERROR if getattr(arguments, "quiet", False) else logging.WARNING
+    told = getattr(arguments, "told", logging.WARNING)
+    level = logging.ERROR if getattr(arguments, "quiet", False) else told
     with _stderr_told(logging.DEBUG if arguments.verbose else level), _sigterm_raises(), _own_warnings():
         try:
             with _file_told(getattr(arguments, "log", None), arguments.verbose):
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="promptglass", description="From a picture to a prompt.")
     parser.add_argument("--version", action="version", version=f"promptglass {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (interrogate, batch, wildcards, models, endpoints, prompts):
+    for command in (interrogate, batch, wildcards, models, endpoints, prompts, ui, serve):
         command.add(commands)
     return parser
 

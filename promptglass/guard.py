@@ -18,12 +18,12 @@ HOSTS_VARIABLE = "PROMPTGLASS_HOSTS"
 
 
 def refusal(
-    method: str, headers: Mapping[str, str], own_names: Collection[str] | None
+    method: str, headers: Mapping[str, str], own_names: Collection[str] | None, any_site: bool = False
 ) -> tuple[int, str] | None:
     """Status and one line where a request is not answered.
 
     own_names: the names, in lower case, under which this server is known beside its addresses and localhost.
-    None: any name will do, as whoever asks shows a password besides.
+    None: any name will do, as whoever asks shows a password besides. any_site: another site may ask this.
     """
     name = _host_name(headers.get("Host", ""))
     if own_names is not None and not (_is_address(name) or name == "localhost" or name in own_names):
@@ -31,7 +31,7 @@ def refusal(
             f"not answered under the name {visible(name)[:100]!r}, which another site may have pointed here. "
             f"Use the server's address, or put the name into {HOSTS_VARIABLE}."
         )
-    if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+    if not any_site and headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
         return 403, "not answered to another site. Open the server's own page."
     content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     # No form of another site can send that without being asked first whether it may.

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .analyzers import ClipAnalyzer
 from .choice import CAPTIONER, CLIP_MODEL, Choice
+from .clip.tables import default_tables, vocabulary_id
 from .errors import InputError, visible
+from .grouped import Groups
 from .hosts import WildcardFolder
 from .progress import Progress
 from .turns import Turns
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from .analyzers import Answers
     from .caption import Captioner, TransformersCaptioner
     from .clip.encoder import TorchEncoder
     from .clip.interrogator import Interrogator
     from .clip.loaded import LoadedClip
+    from .images import Picture
 
 log = logging.getLogger("promptglass")
 
@@ -86,9 +90,10 @@ class Standalone:
     def __post_init__(self) -> None:
         self._models = OwnModels()
         self._turns = Turns()
+        self._groups = Groups(self._turns)
 
     def clip(self, choice: Choice, progress: Progress) -> ClipAnalyzer:
-        return self._models.clip(choice, self._turns, progress)
+        return self._models.clip(choice, self._turns, progress, self._groups)
 
     def loaded(self, choice: Choice) -> LoadedClip:
         return self._models.loaded(choice, self._turns)
@@ -116,45 +121,65 @@ class OwnModels:
     """The engine's own encoder and captioner by name, loaded once: one of each at a time.
 
     device: where they compute, if a host says so; between turns they may `rest` in the main memory.
+    make_room: told which model is to come there.
     """
 
-    def __init__(self, device: Callable[[], torch.device] | None = None) -> None:
+    def __init__(
+        self,
+        device: Callable[[], torch.device] | None = None,
+        make_room: Callable[[torch.nn.Module], None] = lambda module: None,
+    ) -> None:
         self._device = device
+        self._make_room = make_room
+        self._brought: list[torch.nn.Module] = []
         self._loaded: tuple[str, LoadedClip, TorchEncoder] | None = None
         self._captioner: TransformersCaptioner | None = None
+        self._interrogator: tuple[tuple[object, ...], Interrogator] | None = None
 
-    def clip(self, choice: Choice, turns: Turns, progress: Progress) -> ClipAnalyzer:
-        from .clip.tables import default_tables
-
+    def clip(
+        self, choice: Choice, turns: Turns, progress: Progress, groups: Groups | None = None
+    ) -> ClipAnalyzer:
+        """groups: of whoever asks about single pictures at the same time."""
         captioner = choice.captioner or CAPTIONER
+        tables = None if choice.tables is None else vocabulary_id(choice.tables)
+        key = (choice.model or CLIP_MODEL, captioner, tables, choice.device, choice.dtype)
 
-        def interrogator() -> Interrogator:
-            tables = default_tables() if choice.tables is None else choice.tables
-            writer = self._writer(captioner, choice, turns)
-            return self.loaded(choice, turns).interrogator(tables, captioner=writer)
+        def together(analyzer: ClipAnalyzer, picture: Picture, modes: Sequence[str]) -> Answers:
+            assert groups is not None
+            return groups.answers(analyzer, picture, modes, key, progress)
 
         return ClipAnalyzer(
             choice.model or CLIP_MODEL,
             captioner,
             choice.caption,
             choice.tables,
-            interrogator=interrogator,
+            interrogator=lambda: self._interrogates(choice, captioner, tables, turns),
             turn=lambda: turns.turn(progress),
+            together=None if groups is None else together,
         )
+
+    def _interrogates(self, choice: Choice, captioner: str, tables: str | None, turns: Turns) -> Interrogator:
+        """The same one for all that ask the same: what one has seen, the next need not look at."""
+        loaded = self.loaded(choice, turns)
+        writer = self._writer(captioner, choice, turns)
+        key = (loaded, tables, writer and writer.name)
+        if self._interrogator is None or self._interrogator[0] != key:
+            self._interrogator = None
+            labels = default_tables() if choice.tables is None else choice.tables
+            self._interrogator = key, loaded.interrogator(labels, captioner=writer)
+        return self._interrogator[1]
 
     def loaded(self, choice: Choice, turns: Turns) -> LoadedClip:
         model = choice.model or CLIP_MODEL
         if self._loaded is None or self._loaded[0] != model:
-            self._loaded = None  # before the next one: there may be no room for both
+            self._loaded = self._interrogator = None  # before the next one: there may be no room for both
             self._loaded = model, *self._load(model, choice, turns)
         return self._loaded[1]
 
     def rest(self) -> None:
         """Out of the GPU's memory, until they are used again."""
-        if self._loaded is not None:
-            self._loaded[2].module.to("cpu")
-        if self._captioner is not None and self._captioner.is_loaded:
-            self._captioner.module.to("cpu")
+        while self._brought:
+            self._brought.pop().to("cpu")
 
     def _load(self, model: str, choice: Choice, turns: Turns) -> tuple[LoadedClip, TorchEncoder]:
         from .clip.hosted import HostedEncoder
@@ -162,7 +187,7 @@ class OwnModels:
         from .clip.loading import load_encoder
 
         turns.progress(f"loading {model}", 0, 1)
-        encoder = load_encoder(model, self._where(choice), choice.dtype)
+        encoder = load_encoder(model, *self._where(choice))
 
         @contextlib.contextmanager
         def turn() -> Iterator[None]:
@@ -180,16 +205,22 @@ class OwnModels:
         if local_path(name) is None:
             return None
         if self._captioner is None or self._captioner.name != name:
-            self._captioner = None
-            self._captioner = load_captioner(name, self._where(choice), choice.dtype)
+            self._captioner = self._interrogator = None
+            self._captioner = load_captioner(name, *self._where(choice))
         return _Writer(self._captioner, turns, self._bring)
 
-    def _where(self, choice: Choice) -> str:
-        return str(self._device()) if self._device and choice.device == "auto" else choice.device
+    def _where(self, choice: Choice) -> tuple[str, str]:
+        """Device and precision to load with. What is brought to a host's device comes by way of the CPU."""
+        if self._device is None:
+            return choice.device, choice.dtype
+        is_gpu = self._device().type in ("cuda", "mps")
+        return "cpu", "fp16" if is_gpu and choice.dtype == "auto" else choice.dtype
 
     def _bring(self, module: Any) -> None:
-        if self._device is not None:
+        if self._device is not None and module not in self._brought:
+            self._make_room(module)
             module.to(self._device())
+            self._brought.append(module)
 
 
 class _Writer:
@@ -212,24 +243,31 @@ def named_roots(given: Sequence[str | Path]) -> list[Path]:
 
     Raises InputError for one that is none.
     """
-    from_environment = os.environ.get(ROOTS_VARIABLE, "").split(os.pathsep)
-    roots = [Path(root).expanduser() for root in (*given, *from_environment) if str(root).strip()]
-    for root in roots:
-        if not root.is_dir():
-            raise InputError(f"there is no folder {visible(str(root))}: name one that is there")
-    return [*dict.fromkeys(root.resolve() for root in roots)]
+    return [*dict.fromkeys(root_at(root) for root in (*given, *roots_of_environment()))]
+
+
+def roots_of_environment() -> list[str]:
+    return [root for root in os.environ.get(ROOTS_VARIABLE, "").split(os.pathsep) if root.strip()]
+
+
+def root_at(given: str | Path) -> Path:
+    """Raises InputError where there is no such folder."""
+    root = Path(given).expanduser()
+    if not root.is_dir():
+        raise InputError(f"there is no folder {visible(str(root))}: name one that is there")
+    return root.resolve()
 
 
 def allowed(path: str | Path, roots: Sequence[Path]) -> Path:
     """A path with its links resolved. Raises InputError where it is in none of the roots."""
     asked = str(path).strip()
     try:
-        place = Path(asked).expanduser().resolve() if asked else Path()
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ):  # a link to itself, a NUL, a user who is not there
+        place = Path(asked).expanduser()
+        # Not even looked at: to look into a share of somebody's, Windows logs in there.
+        is_share = place.drive.startswith("\\\\")
+        is_known = place.drive.lower() in {root.drive.lower() for root in roots}
+        place = Path() if is_share and not is_known else place.resolve()
+    except (OSError, RuntimeError, ValueError):  # a link to itself, a NUL, a user who is not there
         place = Path()
     if not asked or not any(place.is_relative_to(root) for root in roots):
         where = ", ".join(visible(str(root)) for root in roots) or "none is allowed"

@@ -5,6 +5,8 @@ Whoever follows a job (a tab, an event stream) may come late and leave early: th
 
 from __future__ import annotations
 
+import contextvars
+import copy
 import logging
 import threading
 import time
@@ -22,6 +24,8 @@ Event = Mapping[str, Any]  # JSON; `id` counts from 1, `kind` says what it is
 
 _KEPT_EVENTS = 2000  # of a batch: whoever comes later finds the rest in the sidecars
 _KEPT_JOBS = 64
+_MOST_STOPPING = 4  # times as many as may run
+_STOPPING_S = 10.0  # a pass of a large model on a CPU cannot be broken off
 
 
 class Job:
@@ -33,7 +37,7 @@ class Job:
         self.about = dict(about)
         self.state: State = "running"
         self.error: str | None = None
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.result: Any = None
         self.now: tuple[str, int, int] | None = None  # what, done, total
         self.started_at = time.time()
@@ -97,7 +101,7 @@ class Job:
             while self.state == "running":
                 self._changed.wait()
         if self.failure is not None:
-            raise self.failure
+            raise _again(self.failure)
         return self.result
 
     def as_json(self) -> dict[str, Any]:
@@ -121,12 +125,29 @@ class Job:
             state, self.failure = "stopped", stopped
         except PromptglassError as error:
             self.error, self.failure = str(error), error
-        except Exception as error:
+        except BaseException as error:  # also SystemExit, of somebody else's code: the job is over
             log.exception("%s failed", self.kind)
             self.error, self.failure = f"{type(error).__name__}: {one_line(error)}", error
+        if self.failure is not None:
+            _let_go(self.failure)
         with self._changed:
             self.state = state
             self._changed.notify_all()
+
+
+def _let_go(error: BaseException) -> None:
+    """Of the frames that an error came through: for as long as it is kept, they would keep a picture, say."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+
+
+def _again(error: BaseException) -> BaseException:
+    """The same error to be raised: the one that is kept would gather the frames of whoever hears of it."""
+    try:
+        return copy.copy(error)
+    except TypeError:  # one that is made of more than it says
+        made = type(error).__new__(type(error), *error.args)
+        vars(made).update(vars(error))
+        return made
 
 
 class Jobs:
@@ -136,19 +157,46 @@ class Jobs:
         self._most = most
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._lock = threading.Lock()
+        self._stops_at: float | None = None
 
     def start(self, kind: str, work: Callable[[Job], Any], **about: Any) -> Job:
         """about: what a listing says of it, as JSON."""
         job = Job(kind, about)
         with self._lock:
-            running = sum(1 for other in self._jobs.values() if other.state == "running")
-            if running >= self._most:
+            # One that is to stop may wait for a host's lock: it takes nobody's place, up to a limit.
+            all_running = [one for one in self._jobs.values() if one.state == "running"]
+            running = sum(not one.is_stopping for one in all_running)
+            if running >= self._most or len(all_running) >= _MOST_STOPPING * self._most:
                 raise Busy(f"{running} jobs are under way: wait until one is done, or stop one")
             self._jobs[job.id] = job
             for id_ in [id_ for id_, other in self._jobs.items() if other.state != "running"][:-_KEPT_JOBS]:
                 del self._jobs[id_]
-        threading.Thread(target=job.run, args=(work,), name=f"promptglass-{kind}", daemon=True).start()
+        # In the context of whoever asked: what is logged says for whom.
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(job.run, work), name=f"promptglass-{kind}", daemon=True).start()
         return job
+
+    def running(self) -> list[Job]:
+        with self._lock:
+            return [job for job in self._jobs.values() if job.state == "running"]
+
+    def wind_up(self, within_s: float) -> None:
+        """Waits for those that run for so many seconds, then stops them: of a batch, what is done is saved.
+
+        Asked again, the first time counts.
+        """
+        with self._lock:
+            if self._stops_at is None:
+                self._stops_at = time.monotonic() + within_s
+            stops_at = self._stops_at
+        self._wait_until(stops_at)
+        for job in self.running():
+            job.stop()
+        self._wait_until(time.monotonic() + _STOPPING_S)
+
+    def _wait_until(self, at: float) -> None:
+        for job in self.running():
+            job.has_ended(max(0.0, at - time.monotonic()))
 
     def find(self, id_: str) -> Job | None:
         with self._lock:

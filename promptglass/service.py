@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("promptglass")
 
 _DEFAULT = Choice()
+_PATIENCE_S = 1.0  # for a server to free its memory
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,16 @@ class Request:
 
 class Service:
     """Jobs tell, as JSON: `answer` (see analyzers.as_json), `failure` and `left_out` (mode, error), `heard`
-    and `warning` (text), `planned` and `outcome` of a batch."""
+    and `warning` (text), `planned` and `outcome` of a batch.
 
-    def __init__(self, host: Host) -> None:
+    frees_language_models: after every job, as who generates pictures wants their memory back. A server that
+    is asked again and again leaves that to the endpoint.
+    """
+
+    def __init__(self, host: Host, jobs: Jobs | None = None, frees_language_models: bool = True) -> None:
         self.host = host
-        self.jobs = Jobs()
+        self.jobs = jobs or Jobs()
+        self._frees_language_models = frees_language_models
 
     # -- one picture -----------------------------------------------------------------------------------
 
@@ -177,18 +183,22 @@ class Service:
         from .llm.analyzer import evidence
         from .refine import Notes, refine
 
-        found = refine(
-            endpoint,
-            prompt,
-            Notes(embedded=request.text),
-            wishes=request.wishes,
-            keep=request.keep,
-            count=1,
-            deep=request.deep,
-            seed=request.seed,
-            progress=live.progress,
-            listen=live.listen,
-        )
+        try:
+            found = refine(
+                endpoint,
+                prompt,
+                Notes(embedded=request.text),
+                wishes=request.wishes,
+                keep=request.keep,
+                count=1,
+                deep=request.deep,
+                seed=request.seed,
+                progress=live.progress,
+                listen=live.listen,
+            )
+        finally:
+            if self._frees_language_models:
+                endpoint.release_within(_PATIENCE_S)
         live.flush()
         answer = as_json(Answer(f"llm/{prompt.id}", found.prompt, endpoint.model(), details=evidence(found)))
         job.tell("answer", **answer)
@@ -372,7 +382,8 @@ class Service:
                         failures.append(outcome.error)
                         job.tell("failure", mode=outcome.mode, error=str(outcome.error))
         finally:
-            release(analyzers, at_once=job.is_stopping)
+            if self._frees_language_models:
+                release(analyzers, at_once=job.is_stopping)
         if failures and not answers:
             raise failures[0]
         return answers

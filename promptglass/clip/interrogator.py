@@ -120,6 +120,13 @@ class Interrogator:
             subject.caption, subject.captioner = caption or None, None
         return subjects
 
+    def prepare(self, subjects: list[Subject], modes: Sequence[str]) -> None:
+        """What these modes need of each picture, for all of them at once: captions, how labels score."""
+        if any(mode not in _NEED_NO_CAPTION for mode in modes):
+            self._write_captions(subjects)
+        if any(mode != "caption" for mode in modes):
+            self._score_labels(subjects)
+
     def caption(self, images: Pictures, captions: Sequence[str] | None = None) -> list[Interrogation]:
         """What the captioner sees, with its score."""
         return self._answers("caption", images, captions, {}, _each(_caption))

@@ -55,9 +55,9 @@ class Profile:
     def key(self) -> tuple[str, str]:
         """The key, and where it is from; both empty where the profile names none."""
         if self.key_env and (key := os.environ.get(self.key_env, "").strip()):
-            return _checked_key(key, self.key_env), self.key_env
+            return checked_key(key, self.key_env), self.key_env
         if self.key_file:
-            return _checked_key(_private_file(self.key_file), self.key_file), self.key_file
+            return checked_key(private_file(self.key_file), self.key_file), self.key_file
         if self.key_env:
             raise InputError(f"{self.name}: {self.key_env} is not set. Put the key into it.")
         return "", ""
@@ -221,7 +221,8 @@ def _origin(base_url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc.lower()
 
 
-def _private_file(name: str) -> str:
+def private_file(name: str) -> str:
+    """What a file says. Raises InputError where others can read it, too."""
     path = Path(name).expanduser()
     try:
         with path.open(encoding="utf-8") as file:
@@ -233,7 +234,7 @@ def _private_file(name: str) -> str:
         raise InputError(f"cannot read {visible(name)}: {cause}") from None
 
 
-def _checked_key(key: str, source: str) -> str:
+def checked_key(key: str, source: str) -> str:
     """A key that can stand in a header; requests would quote one that cannot in its error."""
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise InputError(f"{visible(source)} holds no key, or more than one. Put the key there, and only it.")

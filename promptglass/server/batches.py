@@ -1,4 +1,4 @@
-"""/promptglass/v1/batches: a folder is interrogated, watched, stopped, and started again.
+"""…/v1/batches: a folder is interrogated, watched, stopped, and started again.
 
 No `annotations` from the future here: FastAPI reads them.
 """
@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
 from ..choice import Choice
@@ -16,11 +16,18 @@ from ..errors import InputError, PromptglassError, visible
 from ..jobs import Job
 from ..service import Service
 from ..training import CaptionFiles, parse_list, parse_replacement
+from . import described
 from .clip_models import with_known_model
+from .described import Responses, answers, errors
 from .door import UNEXPECTED, NotFound, as_response
 
 _EVERY_S = 0.25
 _STILL_HERE_EVERY = 60  # rounds without news: a proxy hangs up on what says nothing
+_ID: Any = Path(..., description="A batch, by the id that its start told.")
+_EVENTS: dict[str, Any] = {
+    "description": "Events as they come: `id`, and JSON as `data`. The last is the batch, of the kind “end”.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
 
 
 class Batches:
@@ -31,10 +38,12 @@ class Batches:
         """choice_of: the fields of a question that say what is wanted."""
 
         def start(
-            folder: str = Body(...),
-            recursive: bool = Body(False),
-            force: bool = Body(False),
-            verify: bool = Body(False),
+            folder: str = Body(..., description="A folder of pictures, below the roots."),
+            recursive: bool = Body(False, description="Folders within it, too."),
+            force: bool = Body(False, description="Compute again what is there already."),
+            verify: bool = Body(
+                False, description="Hash pictures even where size and time are as they were."
+            ),
             choice: Choice = Depends(choice_of),
             captions: CaptionFiles | None = Depends(captions_of),
         ) -> Response:
@@ -44,35 +53,48 @@ class Batches:
                 told(self._service.batch(folder, known, recursive, force, verify, captions)), 202
             )
 
-        routes.post("/batches", status_code=202)(start)
-        routes.get("/batches")(self.all)
-        routes.get("/batches/{id}")(self.one)
-        routes.post("/batches/{id}/stop")(self.stop)
-        routes.get("/batches/{id}/events")(self.events)
+        one = answers(described.BATCH)
+        routes.post("/batches", status_code=202, responses=answers(described.BATCH, 202))(start)
+        routes.get("/batches", responses=answers(described.BATCHES))(self.all)
+        routes.get("/batches/{id}", responses=one)(self.one)
+        routes.post("/batches/{id}/stop", responses=one)(self.stop)
+        events: Responses = {200: _EVENTS, 204: {"description": "All was told."}, **errors()}
+        routes.get("/batches/{id}/events", response_class=StreamingResponse, responses=events)(self.events)
 
     def all(self) -> Response:
         """200 {batches: [job, …]}, the newest first."""
         return as_response({"batches": [told(job) for job in self._service.jobs.of("batch")]})
 
-    def one(self, id: str, after: int | None = Query(None, ge=0)) -> Response:
+    def one(
+        self,
+        id: str = _ID,
+        after: int | None = Query(None, ge=0, description="Also the events after the one of this id."),
+    ) -> Response:
         """200: the job; with `after` also {events: […]}, those that came after the one of this id."""
         job = self._found(id)
         events = {} if after is None else {"events": job.events(after)}
         return as_response({**told(job), **events})
 
-    def stop(self, id: str) -> Response:
+    def stop(self, id: str = _ID) -> Response:
         """200: the job, "stopping" until what is under way is saved. Started anew, it goes on from there."""
         job = self._found(id)
         job.stop()
         return as_response(told(job))
 
-    def events(self, request: Request, id: str, after: int = Query(0, ge=0)) -> Response:
+    def events(
+        self,
+        id: str = _ID,
+        after: int = Query(0, ge=0, description="Only what came after the event of this id."),
+        last_event_id: str | None = Header(
+            None, description="As `after`, by an EventSource that comes back."
+        ),
+    ) -> Response:
         """200: server-sent events, one JSON each; the last is the job itself, of the kind "end".
 
         Last-Event-ID stands above `after`. 204 where all was told: an EventSource then asks no more.
         """
         job = self._found(id)
-        seen = request.headers.get("Last-Event-ID", "")
+        seen = last_event_id or ""
         if seen.isascii() and seen.isdigit():
             after = int(seen[:18])
         if job.state != "running" and after > _last_id(job):
@@ -89,11 +111,13 @@ class Batches:
 
 
 def captions_of(
-    txt: str | None = Body(None),
-    prefix: str = Body(""),
-    suffix: str = Body(""),
-    exclude: list[str] = Body([]),
-    replace: list[str] = Body([]),
+    txt: str | None = Body(
+        None, description="Write captions to train on; if there is one: skip, overwrite, append or prepend."
+    ),
+    prefix: str = Body("", description="How every caption begins: a trigger word."),
+    suffix: str = Body("", description="How every caption ends."),
+    exclude: list[str] = Body([], description="Parts to leave out: “text”, “*background”."),
+    replace: list[str] = Body([], description="Words to put in place of others: “A=B”."),
 ) -> CaptionFiles | None:
     """Captions to train on, by the options of `promptglass batch`; txt null for none."""
     if txt is None:

@@ -88,7 +88,8 @@ def door(access: Access, shape: Shape = lambda line: {"error": line}) -> type[AP
                 try:
                     refused = access.refusal(request.method, request.headers)
                     if refused is None:
-                        return await _answered(answer, request)
+                        with access.room.place(request.method, request.headers):
+                            return await _answered(answer, request)
                     status, line, headers = refused.status, refused.line, {**refused.headers}
                 except Exception as error:
                     status, line = said(error)
@@ -135,7 +136,8 @@ def result_of(job: Job, request: Request) -> Any:
     """
     while not job.has_ended(_EVERY_S):
         if request.scope[_IS_GONE].is_set():
-            job.stop()
+            job.stop()  # which may take a while, where a host's lock is waited for: nobody needs this thread
+            raise Stopped("whoever asked is gone")
     return job.wait()
 
 

@@ -38,6 +38,14 @@ def router(service: Service, access: Access) -> APIRouter:
     return routes
 
 
+def _image() -> Any:
+    return Body("", description="The picture's file as base64, or a data: address.")
+
+
+def _model() -> Any:
+    return Body(_DEFAULT_MODEL, description="CLIP by name, as GET /interrogator/models lists them.")
+
+
 class _Extension:
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -50,9 +58,9 @@ class _Extension:
     def prompt(
         self,
         request: Request,
-        image: str = Body(""),
-        clip_model_name: str = Body(_DEFAULT_MODEL),
-        mode: str = Body("fast"),
+        image: str = _image(),
+        clip_model_name: str = _model(),
+        mode: str = Body("fast", description=f"One of {', '.join(MODES)}."),
     ) -> Response:
         """200 {prompt}."""
         if mode not in MODES:
@@ -62,8 +70,8 @@ class _Extension:
     def analyze(
         self,
         request: Request,
-        image: str = Body(""),
-        clip_model_name: str = Body(_DEFAULT_MODEL),
+        image: str = _image(),
+        clip_model_name: str = _model(),
     ) -> Response:
         """200 {medium, artist, movement, trending, flavor}: the best five labels each, with their cosines."""
         tables = self._answer(request, image, clip_model_name, "tables")["tables"]

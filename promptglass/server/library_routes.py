@@ -42,7 +42,7 @@ def router(service: Service, access: Access, library: Library) -> APIRouter:
     images, batches, prompts = _Images(librarian), _Interrogations(librarian), _Prompts(librarian)
     routes.post("/images/scan")(images.scan)
     routes.get("/images/scan/status")(images.status)
-    routes.post("/images/interrogate")(batches.start)
+    routes.post("/images/interrogate", status_code=202)(batches.start)
     routes.get("/images/interrogate/{job}")(batches.show)
     routes.post("/images/interrogate/{job}/stop")(batches.stop)
     routes.get("/images")(images.listed)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gc
+import io
 import re
+import threading
+import weakref
 
-from ..errors import InputError
-from ..images import Picture, picture_from_bytes
+from ..errors import Busy, ImageError, InputError
+from ..images import Picture, read_picture
 
 MOST_BYTES = 20 * 1024 * 1024  # of a picture
 # Of a whole question: the picture as base64, and room for words.
 MOST_BYTES_OF_QUESTION = MOST_BYTES * 4 // 3 + 1024 * 1024
+# Of all pictures that are decoded or worked on, as pixels: a file of 20 MB may hold a hundred times that.
+MOST_BYTES_OF_PIXELS = 3 * 2**30
 
 _NAME = "image"  # what answers and errors call it
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
@@ -36,7 +42,48 @@ def picture_of(image: str) -> Picture:
         ) from error
     if len(content) > MOST_BYTES:
         raise _too_large()
-    return picture_from_bytes(content, _NAME)
+    return _PIXELS.decoded(content)
+
+
+class _Pixels:
+    """What decoded pictures take together, for as long as each is in use."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._lock = threading.RLock()  # one may be given back amid another, on one thread
+
+    def decoded(self, content: bytes) -> Picture:
+        """Raises Busy where there is no room beside the others, ImageError."""
+        if not content:
+            raise ImageError(_NAME, "it is empty (0 bytes). Send it again.")
+        taken: list[int] = []
+
+        def admit(size_bytes: int) -> None:
+            with self._lock:
+                if not self._has_room(size_bytes):
+                    gc.collect()  # those that nobody uses any more, but for each other
+                if not self._has_room(size_bytes):
+                    raise Busy("too many large pictures are being worked on: ask again in a few seconds")
+                self._bytes += size_bytes
+                taken.append(size_bytes)
+
+        try:
+            picture = read_picture(io.BytesIO(content), _NAME, admit=admit)
+        except BaseException:
+            self._give_back(sum(taken))
+            raise
+        weakref.finalize(picture, self._give_back, sum(taken))
+        return picture
+
+    def _has_room(self, size_bytes: int) -> bool:
+        return not self._bytes or self._bytes + size_bytes <= MOST_BYTES_OF_PIXELS
+
+    def _give_back(self, size_bytes: int) -> None:
+        with self._lock:
+            self._bytes -= size_bytes
+
+
+_PIXELS = _Pixels()
 
 
 def _too_large() -> TooLarge:
