@@ -39,7 +39,8 @@ def report(
 
 def filled_folder(root: Path, count: int, modes: list[str]) -> None:
     """Pictures of one byte in folders of a thousand, with sidecars as `batch` writes them."""
-    from promptglass.analyzers import Answer, ClipAnalyzer
+    from promptglass.analyzers import Answer
+    from promptglass.clip.analyzer import ClipAnalyzer
     from promptglass.sidecar import FileFacts, update
 
     analyzer = ClipAnalyzer()
@@ -65,8 +66,8 @@ def filled_folder(root: Path, count: int, modes: list[str]) -> None:
 
 
 def rescan(root: Path) -> None:
-    from promptglass.analyzers import ClipAnalyzer
     from promptglass.batch import Batch
+    from promptglass.clip.analyzer import ClipAnalyzer
 
     filled_folder(root, 20_000, ["fast", "negative"])
 
@@ -108,8 +109,8 @@ def batch(root: Path) -> None:
     import torch
     from PIL import Image
 
-    from promptglass.analyzers import ClipAnalyzer
     from promptglass.batch import Batch, Outcome
+    from promptglass.clip.analyzer import ClipAnalyzer
     from promptglass.clip.interrogator import Interrogator
     from promptglass.clip.tables import default_tables
     from promptglass.clip.vocabulary import Vocabulary

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..promptglass.analyzers import FROM_A_CAPTION, Answer, answer_of
+from ..promptglass.analyzers import FROM_A_CAPTION, Answer
+from ..promptglass.clip.analyzer import answer_of
 from ..promptglass.errors import InputError
 from . import host, schema
 from .cards import Card, as_json, bars, shown

@@ -15,7 +15,8 @@ from .cards import Card, as_json, bars, shown
 from .lists import first, for_each, pictures_of
 
 if TYPE_CHECKING:
-    from ..promptglass.analyzers import Answer, ClipAnalyzer
+    from ..promptglass.analyzers import Answer
+    from ..promptglass.clip.analyzer import ClipAnalyzer
     from ..promptglass.llm import Endpoint
     from ..promptglass.prompts import Prompt
 
@@ -331,7 +332,7 @@ def _as_pictures(pictures: Sequence[Any], texts: Sequence[str]) -> list[Any]:
 
 
 def _judge(loaded: Any) -> ClipAnalyzer:
-    from ..promptglass.analyzers import ClipAnalyzer
+    from ..promptglass.clip.analyzer import ClipAnalyzer
     from ..promptglass.clip.tables import default_tables
 
     return ClipAnalyzer(interrogator=loaded.interrogator(default_tables(), ()))

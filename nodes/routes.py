@@ -246,22 +246,13 @@ async def _health(request: web.Request) -> Answer:
 
 
 def _state() -> dict[str, Any]:
-    from ..promptglass.program import command
-    from ..promptglass.weights import listing
+    from ..promptglass.weights import listing_as_json
 
     pair = _pair()
     return {
         "version": __version__,
         "pair": {"clip": pair.clip, "clip_vision": pair.clip_vision} if pair else None,
-        "models": [
-            {
-                "name": known.name,
-                "kind": known.kind,
-                "here": folder is not None,
-                "command": command(f"models get {known.name}"),
-            }
-            for known, folder in listing()
-        ],
+        "models": listing_as_json(),
         "profiles": _profile_names(),
     }
 

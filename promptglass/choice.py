@@ -12,12 +12,12 @@ from .analyzers import (
     FROM_A_CAPTION,
     MODES,
     Analyzer,
-    ClipAnalyzer,
     EmbeddedAnalyzer,
     OcrAnalyzer,
     PaletteAnalyzer,
     TagsAnalyzer,
 )
+from .clip.analyzer import ClipAnalyzer
 from .errors import InputError
 from .progress import Progress, silent
 from .refine import COUNT

@@ -19,7 +19,8 @@ from .errors import Stopped
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from .analyzers import Answer, Answers, ClipAnalyzer
+    from .analyzers import Answer, Answers
+    from .clip.analyzer import ClipAnalyzer
     from .clip.interrogator import Interrogator, Subject
     from .images import Picture
     from .turns import Turns
@@ -189,7 +190,7 @@ class _Group:
             self._one_by_one(place, subject, interrogator)
 
     def _together(self, places: Sequence[_Place], interrogator: Interrogator) -> list[Subject]:
-        from .analyzers import answer_of
+        from .clip.analyzer import answer_of
 
         started = time.perf_counter()
         subjects = _looked(places, interrogator)
@@ -205,7 +206,7 @@ class _Group:
 
     def _one_by_one(self, place: _Place, subject: Subject, interrogator: Interrogator) -> None:
         """What is left to answer, and the end."""
-        from .analyzers import answer_of
+        from .clip.analyzer import answer_of
 
         self._at_work = [place]
         try:

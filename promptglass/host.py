@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .analyzers import ClipAnalyzer
 from .choice import CAPTIONER, CLIP_MODEL, Choice
+from .clip.analyzer import ClipAnalyzer
 from .clip.tables import default_tables, vocabulary_id
 from .errors import InputError, visible
 from .grouped import Groups

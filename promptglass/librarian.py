@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .analyzers import Analyzer, Answer, ClipAnalyzer, Failure, Recipe, ask, release
+from .analyzers import Analyzer, Answer, Failure, Recipe, ask, release
 from .choice import Choice
+from .clip.analyzer import ClipAnalyzer
 from .errors import (
     EncryptionKeyError,
     EndpointRefused,

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .analyzers import MODES, Analyzer, Answer, ClipAnalyzer, Recipe, as_json, ask, release
+from .analyzers import MODES, Analyzer, Answer, Recipe, as_json, ask, release
 from .batch import Batch, Outcome
 from .choice import Choice, analyzer_of, analyzers_of
+from .clip.analyzer import ClipAnalyzer
 from .errors import InputError, ModelError, PromptglassError, visible
 from .host import Host, allowed
 from .jobs import Job, Jobs
@@ -317,8 +318,7 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         from . import __version__
-        from .program import command
-        from .weights import listing
+        from .weights import listing_as_json
 
         return {
             "version": __version__,
@@ -327,15 +327,7 @@ class Service:
             "facts": self.host.facts(),
             "modes": {mode: found[0] if found else None for mode, found in self.obstacles().items()},
             "roots": [str(root) for root in self.host.roots],
-            "models": [
-                {
-                    "name": known.name,
-                    "kind": known.kind,
-                    "here": folder is not None,
-                    "command": command(f"models get {known.name}"),
-                }
-                for known, folder in listing()
-            ],
+            "models": listing_as_json(),
         }
 
     # -- within ----------------------------------------------------------------------------------------

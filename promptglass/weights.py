@@ -160,6 +160,21 @@ def listing() -> list[tuple[Weights, Path | None]]:
     return [(weights, local_path(weights)) for weights in (*KNOWN, *PROJECTIONS)]
 
 
+def listing_as_json() -> list[dict[str, object]]:
+    """The same for those who get it over a wire, each with the command that fetches it."""
+    from .program import command
+
+    return [
+        {
+            "name": known.name,
+            "kind": known.kind,
+            "here": folder is not None,
+            "command": command(f"models get {known.name}"),
+        }
+        for known, folder in listing()
+    ]
+
+
 def local_path(name_or_weights: str | Weights) -> Path | None:
     """Where a model lies: the folder with its files, the path the user gave, or None."""
     if isinstance(name_or_weights, str):

@@ -32,8 +32,9 @@ from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 
 from promptglass import errors
-from promptglass.analyzers import ClipAnalyzer, PaletteAnalyzer
+from promptglass.analyzers import PaletteAnalyzer
 from promptglass.choice import Choice
+from promptglass.clip.analyzer import ClipAnalyzer
 from promptglass.host import Standalone
 from promptglass.jobs import Jobs
 from promptglass.progress import Progress

@@ -30,8 +30,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from promptglass import remote
-from promptglass.analyzers import Answer, ClipAnalyzer, Recipe
+from promptglass.analyzers import Answer, Recipe
 from promptglass.choice import Choice
+from promptglass.clip.analyzer import ClipAnalyzer
 from promptglass.host import Standalone
 from promptglass.intake import facts_of
 from promptglass.library import Library

@@ -284,7 +284,7 @@ def test_without_python_multipart_one_line_says_so(client: TestClient, monkeypat
 
 
 def test_health_says_whether_clip_is_here(client: TestClient, service: LabelService):
-    from promptglass.analyzers import ClipAnalyzer
+    from promptglass.clip.analyzer import ClipAnalyzer
 
     service.host.clip = lambda choice, progress: ClipAnalyzer("ViT-L-14/nowhere", "blip-large")
     assert client.get(HEALTH).json()["analyzer_initialized"] is False

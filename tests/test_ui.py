@@ -26,8 +26,9 @@ import requests
 from fakes.gradio_page import Page
 from fakes.llm_server import FakeServer, as_json, by_path, silence, streamed
 
-from promptglass.analyzers import ClipAnalyzer, PaletteAnalyzer
+from promptglass.analyzers import PaletteAnalyzer
 from promptglass.choice import Choice
+from promptglass.clip.analyzer import ClipAnalyzer
 from promptglass.host import Standalone
 from promptglass.progress import Progress
 from promptglass.service import Service

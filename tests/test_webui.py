@@ -343,10 +343,9 @@ def test_without_an_interrogator_the_engines_own_models_are_used_and_it_is_said(
     assert "no interrogation models" in service.host.note
     with pytest.raises(ModelError, match="promptglass models get"):
         service.interrogate(picture(), Choice(modes=("fast",))).wait()
-    from promptglass import analyzers
-    from promptglass.clip import loading
+    from promptglass.clip import analyzer, loading
 
-    monkeypatch.setattr(analyzers, "_not_here", lambda model: [])
+    monkeypatch.setattr(analyzer, "not_here", lambda model: [])
     encoder = OpenClipEncoder(openai_clip(), tiny_preprocess, _tokenizer(), "ViT-L-14/openai")
     monkeypatch.setattr(loading, "load_encoder", lambda *_: encoder)
     found = answers(service, ("fast",), caption="a cat")

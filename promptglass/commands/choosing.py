@@ -7,8 +7,9 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..analyzers import CLIP_MODES, FIRST_CHOICE, Analyzer, ClipAnalyzer
+from ..analyzers import CLIP_MODES, FIRST_CHOICE, Analyzer
 from ..choice import CAPTIONER, CLIP_MODEL, Choice, analyzers_of, is_all, parse_modes, ready_modes
+from ..clip.analyzer import ClipAnalyzer
 from ..clip.tables import choose_tables
 from ..errors import InputError
 from ..progress import Progress

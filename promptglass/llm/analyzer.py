@@ -14,7 +14,8 @@ from dataclasses import asdict
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from ..analyzers import Analyzer, Answer, Answers, ClipAnalyzer, Failure, OcrAnalyzer, Recipe
+from ..analyzers import Analyzer, Answer, Answers, Failure, OcrAnalyzer, Recipe
+from ..clip.analyzer import ClipAnalyzer
 from ..errors import (
     EndpointError,
     EndpointRefused,

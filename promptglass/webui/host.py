@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..analyzers import ClipAnalyzer
 from ..choice import Choice
+from ..clip.analyzer import ClipAnalyzer
 from ..errors import InputError, visible
 from ..host import OwnModels, allowed, root_at, roots_of_environment
 from ..hosts import WildcardFolder

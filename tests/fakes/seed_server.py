@@ -17,8 +17,8 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from PIL import Image
 
-from promptglass.analyzers import ClipAnalyzer
 from promptglass.choice import Choice
+from promptglass.clip.analyzer import ClipAnalyzer
 from promptglass.errors import InputError
 from promptglass.host import Standalone
 from promptglass.jobs import Job

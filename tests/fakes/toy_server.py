@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> int:
 
     torch.set_num_threads(1)
 
-    from promptglass import analyzers, cli, grouped, host
-    from promptglass.clip import loading
+    from promptglass import cli, grouped, host
+    from promptglass.clip import analyzer, loading
 
     def toy(name: str, *_: Any) -> Any:
         encoder = tiny_encoder(name=name)
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     loading.load_encoder = toy
     host.default_tables = lambda: TABLES
     host.OwnModels._writer = lambda *_: ToyCaptioner()
-    analyzers._not_here = lambda model: []
+    analyzer.not_here = lambda model: []
     if not is_together:
         grouped._MOST = grouped._MOST_OF_CHAINS = 1
     return cli.main(["serve", *rest])
