@@ -325,6 +325,7 @@ def test_a_room_counts_bytes(monkeypatch: pytest.MonkeyPatch):
 
 def test_pixels_are_counted_for_as_long_as_a_picture_is_in_use(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(uploads, "MOST_BYTES_OF_PIXELS", 3000)
+    monkeypatch.setattr(uploads, "_PIXELS", uploads._Pixels())  # other tests may still hold pictures
     image = base64.b64encode(png(noise(1, (15, 20)))).decode()  # 2,400 bytes of pixels
     kept = uploads.picture_of(image)
     with pytest.raises(Busy):
