@@ -267,9 +267,10 @@ def allowed(path: str | Path, roots: Sequence[Path]) -> Path:
         is_share = place.drive.startswith("\\\\")
         is_known = place.drive.lower() in {root.drive.lower() for root in roots}
         place = Path() if is_share and not is_known else place.resolve()
-        if any(part.is_symlink() for part in (place, *place.parents)):  # to itself: Python 3.13 leaves it there
+        # Since Python 3.13 a link that leads to itself is left in there without a word.
+        if any(part.is_symlink() for part in (place, *place.parents)):
             place = Path()
-    except (OSError, RuntimeError, ValueError):  # a link to itself, a NUL, a user who is not there
+    except (OSError, RuntimeError, ValueError):  # a NUL, a user who is not there, such a link
         place = Path()
     if not asked or not any(place.is_relative_to(root) for root in roots):
         where = ", ".join(visible(str(root)) for root in roots) or "none is allowed"

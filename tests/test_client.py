@@ -361,9 +361,8 @@ def test_silence_is_a_broken_connection(monkeypatch: pytest.MonkeyPatch):
 def test_listening_ends_where_it_is_of_no_use(monkeypatch: pytest.MonkeyPatch):
     with scripted(tells({"kind": "planned"}), says(204, b"")) as (address, asked):
         assert len([*Client(address).batches.events("x")]) == 1
-    with scripted(drops) as (address, asked):
-        with pytest.raises(EndpointUnreachable):
-            [*Client(address).batches.events("x", timeout_s=0.5)]
+    with scripted(drops) as (address, _), pytest.raises(EndpointUnreachable):
+        [*Client(address).batches.events("x", timeout_s=0.5)]
     monkeypatch.setattr("promptglass.client._ATTEMPTS", 2)
     with scripted(drops) as (address, asked):
         with pytest.raises(EndpointUnreachable, match="connection broke"):
