@@ -21,7 +21,7 @@ from .errors import InputError, ModelError, PromptglassError, visible
 from .host import Host, allowed
 from .jobs import Job, Jobs
 from .live_text import LiveText
-from .sidecar import entry_of, path_of, read, update
+from .sidecar import PLAIN, Privacy, entry_of, path_of, read, update
 from .training import CaptionFiles
 from .wildcard_preview import Drawn, draw
 from .wildcards import Outcome as Written
@@ -227,6 +227,7 @@ class Service:
         force: bool = False,
         verify: bool = False,
         captions: CaptionFiles | None = None,
+        privacy: Privacy = PLAIN,
     ) -> Job:
         """Sidecars beside every picture of a folder. Stopped and started again, it goes on where it was."""
         place = allowed(folder, self.host.roots)
@@ -237,7 +238,8 @@ class Service:
             batch = Batch(
                 analyzers,
                 modes,
-                captions=captions,
+                privacy,
+                captions,
                 force=force,
                 verify=verify,
                 warn=lambda line: job.tell("warning", text=line),

@@ -505,7 +505,8 @@ def batch(tabs: Any, path: Any, modes: Any = ("palette",), **changed: Any) -> di
 def asked(path: Any, modes: Any = ("palette",), **changed: Any) -> list[Any]:
     given: dict[str, Any] = {"path": str(path), "modes": [*modes], "tasks": [], "profile": "ollama"}
     given |= {"model": "", "recursive": False, "force": False, "verify": False}
-    given |= {"existing": "off", "prefix": "", "suffix": "", "exclude": "", **changed}
+    given |= {"existing": "off", "prefix": "", "suffix": "", "exclude": "", "replace": "", "names": "plain"}
+    given |= {"encrypt": False, **changed}
     return [*given.values()]
 
 
@@ -533,10 +534,25 @@ def test_folders_elsewhere_are_refused(tabs: Any, root: Path, path: Any) -> None
 def test_captions_to_train_on(tabs: Any, root: Path) -> None:
     batch(tabs, root, existing="overwrite", prefix="sks style", exclude="black")
     assert (root / "0.txt").read_text().startswith("sks style, ")
+    batch(tabs, root, existing="overwrite", replace="blue=night")
+    assert "night" in "".join(text.read_text() for text in root.glob("*.txt"))
     shown = batch(tabs, root, prefix="sks style")
     assert "are about captions" in value(shown, tabs["folder"].run.status)
     shown = batch(tabs, root, existing="nonsense")
     assert "captions cannot be treated as" in value(shown, tabs["folder"].run.status)
+
+
+def test_sidecars_may_say_no_names_or_be_encrypted(
+    tabs: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = tabs["folder"].run.status
+    batch(tabs, root, names="omit")
+    assert "filename" not in json.loads((root / "0.png.promptglass.json").read_text())["file_info"]
+    assert "choose plain, hash, omit" in value(batch(tabs, root, names="/etc"), status)
+    monkeypatch.delenv("PROMPTGLASS_KEY", raising=False)
+    assert "PROMPTGLASS_KEY" in value(batch(tabs, root, encrypt=True, force=True), status)
+    shown = batch(tabs, root, encrypt=True, existing="overwrite")
+    assert "cannot be encrypted" in value(shown, status)
 
 
 def test_page_that_comes_late_takes_up_the_batch(
@@ -559,7 +575,7 @@ def test_page_that_comes_late_takes_up_the_batch(
 
 
 def test_stopped_batch_goes_on_where_it_was(tabs: Any, root: Path, slow: threading.Event) -> None:
-    for number in range(3, 40):
+    for number in range(3, 160):
         noise(number).save(root / f"{number}.png")
     folder = tabs["folder"]
     id_ = folder.begin(*asked(root))[folder.run.job_id]
@@ -570,10 +586,10 @@ def test_stopped_batch_goes_on_where_it_was(tabs: Any, root: Path, slow: threadi
         shown |= updates
     assert "Start goes on where it was" in value(shown, folder.run.status)
     saved = len([*root.glob("*.promptglass.json")])
-    assert saved < 40
+    assert saved < 160
     shown = batch(tabs, root)
-    assert f"{40 - saved} done" in value(shown, folder.run.status)
-    assert len([*root.glob("*.promptglass.json")]) == 40
+    assert f"{160 - saved} done" in value(shown, folder.run.status)
+    assert len([*root.glob("*.promptglass.json")]) == 160
 
 
 # -- wildcards and status ------------------------------------------------------------------------------------

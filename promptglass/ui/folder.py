@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..choice import Choice
 from ..errors import InputError, PromptglassError, visible
-from ..training import EXISTING, CaptionFiles, parse_list
+from ..sidecar import PLAIN, Privacy
+from ..training import EXISTING, CaptionFiles, parse_list, parse_replacement
 from ..wildcards import FORMATS
 from . import cards
 from .batch_view import BatchView
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..service import Service
 
 _NO_CAPTIONS = "off"
+_NAMES = ("plain", "hash", "omit")
 
 
 class Folder:
@@ -63,6 +65,7 @@ class Folder:
             self.verify = _switch("Look for changes by content", "verify")
         self._lay_out_language_models(defaults)
         self._lay_out_captions()
+        self._lay_out_privacy()
 
     def _lay_out_language_models(self, defaults: Mapping[str, Any]) -> None:
         try:
@@ -107,6 +110,18 @@ class Folder:
             self.prefix = _words("Prefix", "prefix", "sks style")
             self.suffix = _words("Suffix", "suffix", "")
             self.exclude = _words("Leave out", "exclude", "text, *background")
+            self.replace = _words("Replace", "replace", "cat=dog, man=ohwx man")
+
+    def _lay_out_privacy(self) -> None:
+        with make("Accordion", label="Privacy", open=False, elem_id="promptglass_folder_privacy"):
+            self.names = make(
+                "Dropdown",
+                label="File names in sidecars",
+                choices=[*_NAMES],
+                value=_NAMES[0],
+                elem_id="promptglass_folder_names",
+            )
+            self.encrypt = _switch("Encrypt sidecars, with the passphrase in PROMPTGLASS_KEY", "encrypt")
 
     def _lay_out_results(self) -> None:
         self.run = Run(self._service, "folder", "Start")
@@ -134,7 +149,8 @@ class Folder:
         choices = [
             *(self.path, self.modes, self.tasks, self.profile, self.model),
             *(self.recursive, self.force, self.verify),
-            *(self.existing, self.prefix, self.suffix, self.exclude),
+            *(self.existing, self.prefix, self.suffix, self.exclude, self.replace),
+            *(self.names, self.encrypt),
         ]
         self.run.wire(self.begin, choices, self.follow, shown)
         on(
@@ -166,6 +182,9 @@ class Folder:
         prefix: str,
         suffix: str,
         exclude: str,
+        replace: str = "",
+        names: str = "plain",
+        encrypt: bool = False,
     ) -> Updates:
         def start() -> Job:
             if running := self._running():
@@ -173,9 +192,12 @@ class Folder:
             every = [*(modes or []), *(tasks or [])]
             named = f"{profile}/{model.strip()}" if model and model.strip() else str(profile)
             choice = Choice(modes=checked(every), llm=named)
-            captions = _captions(existing, prefix, suffix, exclude)
+            captions = _captions(existing, prefix, suffix, exclude, replace)
+            privacy = _privacy(names, encrypt)
+            if captions and privacy.encrypt:
+                raise InputError("captions to train on cannot be encrypted: leave out one of the two")
             return self._service.batch(
-                str(path), choice, bool(recursive), bool(force), bool(verify), captions
+                str(path), choice, bool(recursive), bool(force), bool(verify), captions, privacy
             )
 
         empty = update(value="")
@@ -230,12 +252,21 @@ class Folder:
         }
 
 
-def _captions(existing: str, prefix: str, suffix: str, exclude: str) -> CaptionFiles | None:
+def _captions(existing: str, prefix: str, suffix: str, exclude: str, replace: str) -> CaptionFiles | None:
     if existing in (None, _NO_CAPTIONS):
-        if any((text or "").strip() for text in (prefix, suffix, exclude)):
-            raise InputError("prefix, suffix and what to leave out are about captions: choose overwrite, say")
+        if any((text or "").strip() for text in (prefix, suffix, exclude, replace)):
+            raise InputError(
+                "prefix, suffix, leave out and replace are about captions: choose overwrite, say"
+            )
         return None
-    return CaptionFiles(str(existing), prefix or "", suffix or "", parse_list(exclude or ""))
+    replacements = tuple(map(parse_replacement, parse_list(replace or "")))
+    return CaptionFiles(str(existing), prefix or "", suffix or "", parse_list(exclude or ""), replacements)
+
+
+def _privacy(names: str, encrypt: bool) -> Privacy:
+    if names not in _NAMES:
+        raise InputError(f"file names in sidecars: choose {', '.join(_NAMES)}")
+    return Privacy(names, bool(encrypt)) if names != "plain" or encrypt else PLAIN  # type: ignore[arg-type]
 
 
 def _switch(label: str, name: str) -> Any:
