@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +126,7 @@ class WebUI:
         self._turns.progress(what, done, total)
 
 
-def _tables(choice: Choice):  # type: ignore[no-untyped-def]
+def _tables(choice: Choice) -> Mapping[str, Sequence[str]]:
     from ..clip.tables import default_tables
 
     return default_tables() if choice.tables is None else choice.tables
