@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from . import files, interrogating, language, looking, wildcards
+from . import comparing, files, interrogating, language, looking, wildcards
 
 _NODES = {
     "PromptglassEncoder": (interrogating.Encoder, "CLIP Encoder (from host)"),
     "PromptglassInterrogate": (interrogating.Interrogate, "Interrogate"),
     "PromptglassCaption": (looking.Caption, "Caption"),
     "PromptglassTags": (looking.Tags, "Tags"),
-    "PromptglassClassify": (interrogating.Classify, "Classify"),
+    "PromptglassClassify": (comparing.Classify, "Classify"),
     "PromptglassPalette": (looking.Palette, "Palette"),
     "PromptglassEmbedded": (looking.EmbeddedPrompt, "Embedded prompt"),
-    "PromptglassScore": (interrogating.Score, "Score"),
+    "PromptglassScore": (comparing.Score, "Score"),
     "PromptglassRefine": (language.Refine, "Refine with LLM"),
     "PromptglassDescribe": (language.Describe, "Describe with LLM"),
     "PromptglassLoadFolder": (files.LoadFolder, "Load images from folder"),

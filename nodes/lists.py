@@ -54,3 +54,9 @@ def for_each(values: Sequence[Value] | None, count: int, what: str, missing: Val
 def first(values: Sequence[Value] | None, missing: Value) -> Value:
     """A widget's value."""
     return values[0] if values else missing
+
+
+def lines_of(texts: Sequence[str] | None) -> list[str]:
+    """Every line that says something, once."""
+    lines = (line.strip() for text in texts or () for line in text.splitlines())
+    return [*dict.fromkeys(filter(None, lines))]
