@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 
@@ -61,14 +62,18 @@ def tiny_preprocess(image: Image.Image):
     return torch.from_numpy((pixels - 0.5) / 0.27).permute(2, 0, 1)
 
 
-def tiny_encoder(seed: int = 0, name: str = "ViT-L-14/openai", **text_cfg: object):
+@functools.cache
+def clip_tokenizer():
+    """open_clip's own. Reading its word list takes longer than most tests that want it."""
     import open_clip
 
+    return open_clip.get_tokenizer("ViT-L-14")
+
+
+def tiny_encoder(seed: int = 0, name: str = "ViT-L-14/openai", **text_cfg: object):
     from promptglass import OpenClipEncoder
 
-    return OpenClipEncoder(
-        tiny_open_clip(seed, **text_cfg), tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), name
-    )
+    return OpenClipEncoder(tiny_open_clip(seed, **text_cfg), tiny_preprocess, clip_tokenizer(), name)
 
 
 def noise(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_open_clip, tiny_preprocess
+from conftest import clip_tokenizer, tiny_open_clip, tiny_preprocess
 
 from promptglass import OpenClipEncoder, TransformersEncoder
 
@@ -29,9 +29,7 @@ def build(family: str) -> tuple[Any, Any]:
     """An encoder and a function from texts to the model's own features, not normalised."""
     if family in ("transformers", "siglip"):
         return _transformers(family)
-    import open_clip
-
-    tokenizer: Any = open_clip.get_tokenizer("ViT-L-14")
+    tokenizer: Any = clip_tokenizer()
     if family == "openai clip":
         model, tokenizer = openai_clip()
     elif family == "open_clip custom text":

@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
-from conftest import noise, tiny_encoder, tiny_open_clip, tiny_preprocess
+from conftest import clip_tokenizer, noise, tiny_encoder, tiny_open_clip, tiny_preprocess
 from families import FAMILIES, build
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,25 +74,21 @@ def plain(model, tokenizer, batch: list[str]) -> torch.Tensor:
 @settings(max_examples=150)
 @given(prefix=prefixes, suffixes=st.lists(texts, min_size=1, max_size=6))
 def test_continuations_equal_the_plain_path(prefix: str, suffixes: list[str]) -> None:
-    import open_clip
-
-    model, tokenizer = MODEL, open_clip.get_tokenizer("ViT-L-14")
+    model, tokenizer = MODEL, clip_tokenizer()
     with mock.patch.object(text_tower, "_BLOCK", 8):  # several blocks
         found = ENCODER.encode_continuations(prefix, suffixes)
     assert (found - plain(model, tokenizer, [prefix + s for s in suffixes])).abs().max() < 1e-5
 
 
 MODEL = tiny_open_clip(7)
-TOKENIZER = __import__("open_clip").get_tokenizer("ViT-L-14")
+TOKENIZER = clip_tokenizer()
 ENCODER = OpenClipEncoder(MODEL, tiny_preprocess, TOKENIZER, "tiny")
 
 
 @pytest.mark.parametrize("end", ["", " ", ", ", "."])
 def test_continuations_tokenise_as_the_whole_text(end: str) -> None:
     """Every awkward text before every other: cleaning looks across a whole text for "<" and mojibake."""
-    import open_clip
-
-    tokenizer = open_clip.get_tokenizer("ViT-L-14")
+    tokenizer = clip_tokenizer()
     tokens = Tokens(tokenizer, 49407, 77, splits_at_spaces=True)
     awkward = [*AWKWARD, "a < b", "&amp;amp;amp; c", "&lt;", "lt; x", "&#39"]
     for prefix in awkward:
@@ -148,9 +144,7 @@ def test_no_texts_and_no_images_are_no_features(encoder) -> None:
 
 
 def test_a_model_that_a_host_casts_later_keeps_working() -> None:
-    import open_clip
-
-    model, tokenizer = tiny_open_clip(8), open_clip.get_tokenizer("ViT-L-14")
+    model, tokenizer = tiny_open_clip(8), clip_tokenizer()
     encoder = OpenClipEncoder(model, tiny_preprocess, tokenizer, "tiny")
     before = encoder.encode_texts(["a cat"]), encoder.encode_images([noise(1)])
     model.bfloat16()
@@ -160,9 +154,7 @@ def test_a_model_that_a_host_casts_later_keeps_working() -> None:
 
 
 def test_numbers_that_are_none_are_an_error() -> None:
-    import open_clip
-
-    model, tokenizer = tiny_open_clip(8), open_clip.get_tokenizer("ViT-L-14")
+    model, tokenizer = tiny_open_clip(8), clip_tokenizer()
     encoder = OpenClipEncoder(model, tiny_preprocess, tokenizer, "tiny")
     model.visual.proj.data.fill_(float("nan"))
     with pytest.raises(ModelError, match="fp32"):
@@ -173,9 +165,7 @@ def test_numbers_that_are_none_are_an_error() -> None:
 
 
 def test_a_tower_built_otherwise_takes_the_plain_path() -> None:
-    import open_clip
-
-    model, tokenizer = tiny_open_clip(8), open_clip.get_tokenizer("ViT-L-14")
+    model, tokenizer = tiny_open_clip(8), clip_tokenizer()
     for block in model.transformer.resblocks:
         block.attn = torch.nn.MultiheadAttention(64, 4, bias=False, batch_first=block.attn.batch_first)
     encoder = OpenClipEncoder(model, tiny_preprocess, tokenizer, "tiny")
@@ -210,37 +200,31 @@ def test_every_way_to_say_that_memory_ran_out(text: str) -> None:
 
 
 def test_fingerprint_tells_activations_apart() -> None:
-    import open_clip
-
-    tokenizer = open_clip.get_tokenizer("ViT-L-14")
+    tokenizer = clip_tokenizer()
     models = [tiny_open_clip(3, quick_gelu=quick) for quick in (False, True)]
     assert len({OpenClipEncoder(m, tiny_preprocess, tokenizer, "x").fingerprint() for m in models}) == 2
 
 
 def test_text_hooks_of_a_host_still_fire() -> None:
-    import open_clip
-
     model = tiny_open_clip(1)
     seen: list[str] = []
     block = model.transformer.resblocks[1]
     for name in ("ln_1", "ln_2", "mlp.c_fc", "attn.out_proj"):
         block.get_submodule(name).register_forward_hook(lambda *_, name=name: seen.append(name))
-    encoder = OpenClipEncoder(model, tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), "tiny")
+    encoder = OpenClipEncoder(model, tiny_preprocess, clip_tokenizer(), "tiny")
     seen.clear()
     encoder.encode_texts(["a", "b"])
     assert seen == ["ln_1", "attn.out_proj", "ln_2", "mlp.c_fc"]
 
 
 def test_a_changed_weight_is_used_where_it_lies(encoder) -> None:
-    import open_clip
-
     model = tiny_open_clip(2)
-    encoder = OpenClipEncoder(model, tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), "tiny")
+    encoder = OpenClipEncoder(model, tiny_preprocess, clip_tokenizer(), "tiny")
     before, name = encoder.encode_texts(["a cat"]), encoder.fingerprint()
     model.transformer.resblocks[0].mlp.c_fc.weight.data *= 1.5
     after = encoder.encode_texts(["a cat"])
     assert (before - after).abs().max() > 1e-3
-    assert torch.allclose(after, plain(model, open_clip.get_tokenizer("ViT-L-14"), ["a cat"]), atol=1e-5)
+    assert torch.allclose(after, plain(model, clip_tokenizer(), ["a cat"]), atol=1e-5)
     assert encoder.fingerprint() != name
 
 
@@ -255,9 +239,7 @@ def computes(dtype: torch.dtype) -> bool:
 
 @pytest.mark.skipif(not computes(torch.float16), reason="no half precision on this CPU")
 def test_fingerprint_ignores_precision_and_image_tower() -> None:
-    import open_clip
-
-    tokenizer = open_clip.get_tokenizer("ViT-L-14")
+    tokenizer = clip_tokenizer()
     full, half = tiny_open_clip(3), tiny_open_clip(3).half()
     half.visual.conv1.weight.data += 1
     first = OpenClipEncoder(full, tiny_preprocess, tokenizer, "a").fingerprint()
@@ -266,9 +248,7 @@ def test_fingerprint_ignores_precision_and_image_tower() -> None:
 
 
 def test_half_precision_stays_close() -> None:
-    import open_clip
-
-    tokenizer = open_clip.get_tokenizer("ViT-L-14")
+    tokenizer = clip_tokenizer()
     exact = OpenClipEncoder(tiny_open_clip(5), tiny_preprocess, tokenizer, "a").encode_texts(
         ["a cat", "two dogs"]
     )
@@ -282,10 +262,8 @@ def test_half_precision_stays_close() -> None:
 
 @pytest.mark.parametrize("fits", [1, 3, 40])
 def test_out_of_memory_halves_the_batch_and_says_so_once(monkeypatch, caplog, fits: int) -> None:
-    import open_clip
-
     model = tiny_open_clip(6)
-    encoder = OpenClipEncoder(model, tiny_preprocess, open_clip.get_tokenizer("ViT-L-14"), "tiny")
+    encoder = OpenClipEncoder(model, tiny_preprocess, clip_tokenizer(), "tiny")
     images, words = [noise(i) for i in range(40)], [f"text number {i} of {i * i}" for i in range(60)]
     expected = encoder.encode_images(images), encoder.encode_texts(words)
     real_image, real_project = model.encode_image, encoder._texts._tower.project
