@@ -353,7 +353,7 @@ def test_a_disk_that_fails_at_one_picture(folder: Path, monkeypatch) -> None:
 
 def test_few_files_are_open_at_a_time(folder: Path, monkeypatch) -> None:
     """Claims are open files, and some systems allow 256."""
-    for number in range(5, 300):
+    for number in range(5, 4 * pipeline._GROUP):
         noise(number, (8, 8)).save(folder / f"{number}.png")
     most = 0
     take = atomic._try_lock

@@ -505,7 +505,7 @@ def web():
     server = ThreadingHTTPServer(("127.0.0.1", 0), PictureHandler)
     server.asked, server.encodings, server.passwords = [], [], []  # type: ignore[attr-defined]
     server.base = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
