@@ -439,6 +439,7 @@ def test_of_shards_only_the_one_that_holds_it_is_asked(run, hub) -> None:
     assert "model-00001-of-00002.safetensors" not in hub.fetched()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("index", [b"[]", b"{", b'{"weight_map": 3}'])
 def test_a_damaged_index_is_one_line(run, hub, index: bytes) -> None:
     hub.repos[REPOS[BIGG]] = {"model.safetensors.index.json": index}
@@ -459,6 +460,7 @@ def test_a_server_that_knows_no_ranges_does_not_make_us_read_the_whole(run, hub,
     assert nothing_is_left(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cut_after", [4, 100, 500_000])
 def test_a_connection_that_breaks_is_one_line(run, hub, tmp_path, cut_after: int) -> None:
     hub.cut_after = cut_after
@@ -466,6 +468,7 @@ def test_a_connection_that_breaks_is_one_line(run, hub, tmp_path, cut_after: int
     assert nothing_is_left(tmp_path)
 
 
+@pytest.mark.long
 def test_a_hub_that_falls_silent_is_given_up(run, hub, tmp_path) -> None:
     hub.stall_after = 500_000
     message = one_line(run(failure(), HF_HUB_DOWNLOAD_TIMEOUT="1")[0])
@@ -506,6 +509,7 @@ def broken_header(model: bytes, how: str) -> bytes:
     return with_header({**described, "text_projection.weight": {**place, **changes[how]}}, body)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "how, said",
     [
@@ -524,6 +528,7 @@ def test_a_header_that_lies_is_one_line(run, hub, tmp_path, models, how: str, sa
     assert nothing_is_left(tmp_path) and hub.sent_bytes() < 2_000
 
 
+@pytest.mark.long
 def test_other_content_than_a_trained_projection_is_one_line(run, hub, tmp_path, models) -> None:
     hub.repos[REPOS[L]]["model.safetensors"] = models["identity"]
     assert "is no trained projection: it changes nothing" in one_line(run(failure())[0])
@@ -534,6 +539,7 @@ def test_other_content_than_a_trained_projection_is_one_line(run, hub, tmp_path,
     assert nothing_is_left(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [404, 503])
 def test_an_error_of_the_hub_is_one_line(run, hub, status: int) -> None:
     hub.status_of_large = status

@@ -72,6 +72,7 @@ def test_drawings_show_what_the_captions_say() -> None:
     assert 0.1 < dark_share("dots") < 0.3 and 0.1 < dark_share("star") < dark_share("square")
 
 
+@pytest.mark.long
 def test_unrelated_sides_hardly_ever_pass(sides) -> None:
     """All 1,600 pairs of 40 picture sides and 40 text sides: half have a positive mean margin."""
     seen, read = sides
@@ -81,6 +82,7 @@ def test_unrelated_sides_hardly_ever_pass(sides) -> None:
     assert (margins >= LEAST_MARGIN).float().mean() < 0.02
 
 
+@pytest.mark.long
 def test_a_geometry_that_both_sides_share_does_not_help_unrelated_ones(sides) -> None:
     """Coloured or not outweighs all else on both sides: chance has to get one sign right, and no more.
 

@@ -519,6 +519,7 @@ def test_what_does_not_end_is_stopped_and_goes_on_later(serve: Any, root: Path):
         json.loads(sidecar.read_text())
 
 
+@pytest.mark.long
 def test_asked_again_and_again_it_takes_no_more_files_and_little_more_memory(serve: Any):
     proc = Path("/proc")
     if not (proc / "self" / "fd").exists():

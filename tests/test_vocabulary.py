@@ -150,6 +150,7 @@ def _embed_in_process(folder: str, counts) -> None:
     counts.put(encoder.texts)
 
 
+@pytest.mark.long
 def test_two_processes_embed_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     counts = context.Queue()
