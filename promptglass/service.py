@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from .errors import InputError, ModelError, PromptglassError, visible
 from .host import Host, allowed
 from .jobs import Job, Jobs
 from .live_text import LiveText
+from .refine_request import Request
 from .sidecar import PLAIN, Privacy, entry_of, path_of, read, update
 from .training import CaptionFiles
 from .wildcard_preview import Drawn, draw
@@ -36,21 +37,6 @@ log = logging.getLogger("promptglass")
 
 _DEFAULT = Choice()
 _PATIENCE_S = 1.0  # for a server to free its memory
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a language model is asked to make of a prompt, a picture or both: see refine()."""
-
-    text: str = ""
-    prompt_id: str = "refine"
-    profile: str = "ollama"
-    model: str = ""
-    wishes: str = ""
-    keep: Sequence[str] = ()
-    candidates: int = 4
-    deep: bool = False
-    seed: int = 0
 
 
 class Service:
@@ -133,77 +119,20 @@ class Service:
             raise InputError(f"there is no prompt {request.prompt_id}: choose from {', '.join(prompts)}")
 
         def work(job: Job) -> dict[str, Any]:
-            from .llm import Endpoint
-
-            endpoint = Endpoint.from_settings(request.profile, model=request.model or None)
+            endpoint = request.endpoint()
             live = LiveText(lambda text: job.tell("heard", text=text), job.progress)
             if picture is None:
-                return {"answers": [self._reworded(job, endpoint, prompts[request.prompt_id], request, live)]}
+                return {"answers": [self._reworded(job, request, endpoint, prompts[request.prompt_id], live)]}
             clip: ClipAnalyzer | None = self.host.clip(choice, live.progress)
             if clip is not None and clip.obstacles("tables"):
                 job.tell("warning", text=f"not compared with the picture: {clip.obstacles('tables')[0]}")
                 clip = None
-            analyzer = self._llm_analyzer(endpoint, prompts, clip, request, live)
-            told = _with_text(picture, request.text)
-            answers = self._answers(job, [analyzer], told, analyzer.modes)
+            analyzer = request.analyzer(endpoint, prompts, clip, live)
+            answers = self._answers(job, [analyzer], request.about(picture), analyzer.modes)
             live.flush()
             return {**_described(picture), "answers": answers}
 
         return self.jobs.start("refine", work)
-
-    def _llm_analyzer(
-        self,
-        endpoint: Endpoint,
-        prompts: Mapping[str, Prompt],
-        clip: ClipAnalyzer | None,
-        request: Request,
-        live: LiveText,
-    ) -> Analyzer:
-        from .llm.analyzer import LlmAnalyzer
-
-        return LlmAnalyzer(
-            endpoint,
-            [f"llm/{request.prompt_id}"],
-            prompts,
-            clip,
-            # A caption costs seconds, and who gives a prompt has said what is there.
-            has_captions=clip is not None and clip.has_captions and not request.text.strip(),
-            wishes=request.wishes,
-            keep=request.keep,
-            count=request.candidates,
-            deep=request.deep,
-            progress=live.progress,
-            seed=request.seed,
-            listen=live.listen,
-        )
-
-    def _reworded(
-        self, job: Job, endpoint: Endpoint, prompt: Prompt, request: Request, live: LiveText
-    ) -> dict[str, Any]:
-        """Without a picture nobody can compare candidates: the first that can be used."""
-        from .llm.analyzer import evidence
-        from .refine import Notes, refine
-
-        try:
-            found = refine(
-                endpoint,
-                prompt,
-                Notes(embedded=request.text),
-                wishes=request.wishes,
-                keep=request.keep,
-                count=1,
-                deep=request.deep,
-                seed=request.seed,
-                progress=live.progress,
-                listen=live.listen,
-            )
-        finally:
-            if self._frees_language_models:
-                endpoint.release_within(_PATIENCE_S)
-        live.flush()
-        answer = as_json(Answer(f"llm/{prompt.id}", found.prompt, endpoint.model(), details=evidence(found)))
-        job.tell("answer", **answer)
-        return answer
 
     def save_sidecar(self, path: str, answers: Sequence[Answer]) -> Path:
         """What was found out about a picture, beside it. Raises InputError where that cannot be written."""
@@ -382,6 +311,18 @@ class Service:
             raise failures[0]
         return answers
 
+    def _reworded(
+        self, job: Job, request: Request, endpoint: Endpoint, prompt: Prompt, live: LiveText
+    ) -> dict[str, Any]:
+        try:
+            answer = as_json(request.reworded(endpoint, prompt, live))
+        finally:
+            if self._frees_language_models:
+                endpoint.release_within(_PATIENCE_S)
+        live.flush()
+        job.tell("answer", **answer)
+        return answer
+
     def _need(self, clip: ClipAnalyzer) -> None:
         if obstacles := clip.obstacles("tables"):
             raise ModelError("; ".join(obstacles))
@@ -418,13 +359,6 @@ def health_of(profile: Profile) -> dict[str, Any]:
 def _described(picture: Picture) -> dict[str, Any]:
     width, height = picture.size
     return {"picture": picture.name, "format": picture.format, "width": width, "height": height}
-
-
-def _with_text(picture: Picture, text: str) -> Picture:
-    """The text stands where a file's own prompt would."""
-    from .metadata import Embedded
-
-    return replace(picture, embedded=Embedded("given", text, "", {})) if text.strip() else picture
 
 
 def _told(outcome: Outcome, recipes: Mapping[str, Recipe]) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from promptglass.clip.encoder import OpenClipEncoder
 from promptglass.clip.interrogator import Interrogator
 from promptglass.errors import InputError, ModelError, Stopped
 from promptglass.images import Picture
-from promptglass.service import Request, Service
+from promptglass.refine_request import Request
+from promptglass.service import Service
 
 TABLES = {
     "artists": ["by Rembrandt", "by Mucha", "by Hokusai"],

@@ -148,7 +148,7 @@ class Refining:
         deep: bool,
     ) -> Updates:
         def start() -> Any:
-            from ..service import Request
+            from ..refine_request import Request
 
             if profile not in [known.name for known in self._service.profiles()]:
                 raise InputError("no endpoint is chosen: choose one")
