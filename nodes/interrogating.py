@@ -237,7 +237,7 @@ def _write_captions(interrogator: Interrogator, subjects: list[Subject], name: s
 
 def _chosen_tables(options: str) -> Mapping[str, Sequence[str]]:
     """Of clip-interrogator's lists. A workflow names no files: it may be somebody else's."""
-    from ..promptglass.clip.tables import choose_tables, default_tables
+    from ..promptglass.clip.tables import choose_tables
 
     if options.strip().lower() == NO_TABLES:
         return {}
@@ -246,4 +246,4 @@ def _chosen_tables(options: str) -> Mapping[str, Sequence[str]]:
         raise InputError(
             f"tables: {options!r} is no choice of tables: connect lists of your own to own_labels"
         )
-    return choose_tables([options]) if options.strip() else default_tables()
+    return choose_tables([options])

@@ -333,9 +333,8 @@ def _as_pictures(pictures: Sequence[Any], texts: Sequence[str]) -> list[Any]:
 
 def _judge(loaded: Any) -> ClipAnalyzer:
     from ..promptglass.clip.analyzer import ClipAnalyzer
-    from ..promptglass.clip.tables import default_tables
 
-    return ClipAnalyzer(interrogator=loaded.interrogator(default_tables(), ()))
+    return ClipAnalyzer(interrogator=loaded.interrogator())
 
 
 def _candidates_card(prompt: str, evidence: dict[str, Any], model: str) -> Card:

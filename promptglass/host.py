@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .choice import CAPTIONER, CLIP_MODEL, Choice
 from .clip.analyzer import ClipAnalyzer
-from .clip.tables import default_tables, vocabulary_id
+from .clip.tables import vocabulary_id
 from .errors import InputError, visible
 from .grouped import Groups
 from .hosts import WildcardFolder
@@ -165,8 +165,7 @@ class OwnModels:
         key = (loaded, tables, writer and writer.name)
         if self._interrogator is None or self._interrogator[0] != key:
             self._interrogator = None
-            labels = default_tables() if choice.tables is None else choice.tables
-            self._interrogator = key, loaded.interrogator(labels, captioner=writer)
+            self._interrogator = key, loaded.interrogator(choice.tables, captioner=writer)
         return self._interrogator[1]
 
     def loaded(self, choice: Choice, turns: Turns) -> LoadedClip:

@@ -19,7 +19,6 @@ from ..analyzers import (
     not_here,
     not_installed,
 )
-from ..folders import cache_folder
 from ..progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -168,18 +167,12 @@ class ClipAnalyzer(Analyzer):
             self.interrogator.captioner = self._captioner
 
     @cached_property
-    def _chosen_tables(self) -> Mapping[str, Sequence[str]]:
-        from .tables import default_tables
-
-        return default_tables() if self._tables is None else self._tables
-
-    @cached_property
     def _vocabulary_id(self) -> str:
-        from .tables import vocabulary_id
+        from .tables import given_or_default, vocabulary_id
 
         if self._given:
             return self._given.vocabulary.id
-        return vocabulary_id(self._chosen_tables)
+        return vocabulary_id(given_or_default(self._tables))
 
     @cached_property
     def interrogator(self) -> Interrogator:
@@ -187,15 +180,13 @@ class ClipAnalyzer(Analyzer):
             return self._given
         if self._make:
             return self._make()
-        from .interrogator import Interrogator
+        from .loaded import LoadedClip
         from .loading import load_encoder
-        from .vocabulary import Vocabulary
 
         self._progress(f"loading {self._model}", 0, 1)
         encoder = load_encoder(self._model, self._device, self._dtype)
         self._progress(f"loading {self._model}", 1, 1)
-        vocabulary = Vocabulary(self._chosen_tables, encoder, cache_folder("embeddings"), self._progress)
-        return Interrogator(encoder, vocabulary, progress=self._progress)
+        return LoadedClip(encoder, self._progress).interrogator(self._tables)
 
     @cached_property
     def _captioner(self) -> Captioner:

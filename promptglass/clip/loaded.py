@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..folders import cache_folder
 from ..progress import Progress, silent
 from .classifier import Classifier
-from .tables import vocabulary_id
+from .tables import given_or_default, vocabulary_id
 
 if TYPE_CHECKING:
     import torch
@@ -40,14 +40,15 @@ class LoadedClip:
 
     def interrogator(
         self,
-        tables: Mapping[str, Sequence[str]],
+        tables: Mapping[str, Sequence[str]] | None = None,
         own_labels: Sequence[str] = (),
         captioner: Captioner | None = None,
     ) -> Interrogator:
-        """Over these tables, and labels of the moment besides."""
+        """Over these tables, clip-interrogator's if None, and labels of the moment besides."""
         from .interrogator import Interrogator
         from .vocabulary import Vocabulary
 
+        tables = given_or_default(tables)
         vocabulary = self._lasting(tables) if tables else None
         if own_labels:
             own = Vocabulary({OWN_TABLE: own_labels}, self.encoder, progress=self._progress)

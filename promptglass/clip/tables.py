@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import InputError
@@ -54,6 +55,16 @@ def default_tables() -> dict[str, list[str]]:
             f"the word lists are missing: {python()} -m pip install --no-deps clip-interrogator, "
             "or give lists of your own"
         )
+    return {name: [*labels] for name, labels in _reference_tables(folder).items()}
+
+
+def given_or_default(tables: Mapping[str, Sequence[str]] | None) -> Mapping[str, Sequence[str]]:
+    """None stands for the default tables."""
+    return default_tables() if tables is None else tables
+
+
+@lru_cache(maxsize=1)  # every job asks for them, and an installed package stays as it is
+def _reference_tables(folder: Path) -> dict[str, list[str]]:
     lists = {name: _lines(folder / f"{name}.txt") for name in (*MERGED_TABLES[:-1], NEGATIVE_TABLE)}
     sites = [*_SITES, *(f"trending on {s}" for s in _SITES), *(f"featured on {s}" for s in _SITES)]
     return {

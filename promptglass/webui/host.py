@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ class WebUI:
             choice.captioner or self._captioner,
             choice.caption,
             choice.tables,
-            interrogator=lambda: self._clip.interrogator(_tables(choice)),
+            interrogator=lambda: self._clip.interrogator(choice.tables),
             turn=lambda: self._turns.turn(progress),
             is_here=True,
         )
@@ -124,12 +124,6 @@ class WebUI:
     def _progress(self, what: str, done: int, total: int) -> None:
         running.progress(what, done, total)
         self._turns.progress(what, done, total)
-
-
-def _tables(choice: Choice) -> Mapping[str, Sequence[str]]:
-    from ..clip.tables import default_tables
-
-    return default_tables() if choice.tables is None else choice.tables
 
 
 def _roots() -> list[Path]:

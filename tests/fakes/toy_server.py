@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(1)
 
     from promptglass import cli, grouped, host
-    from promptglass.clip import analyzer, loading
+    from promptglass.clip import analyzer, loading, tables
 
     def toy(name: str, *_: Any) -> Any:
         encoder = tiny_encoder(name=name)
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         return encoder
 
     loading.load_encoder = toy
-    host.default_tables = lambda: TABLES
+    tables.default_tables = lambda: TABLES
     host.OwnModels._writer = lambda *_: ToyCaptioner()
     analyzer.not_here = lambda model: []
     if not is_together:
