@@ -12,7 +12,8 @@ from ..training import EXISTING, CaptionFiles, parse_list, parse_replacement
 from ..wildcards import FORMATS
 from . import cards
 from .batch_view import BatchView
-from .gradio_versions import Updates, chosen, make, on, update
+from .gradio_versions import Updates, make, on, update
+from .language_models import LanguageModels
 from .modes import Modes, checked, modes_of
 from .running import Run
 
@@ -68,33 +69,16 @@ class Folder:
         self._lay_out_privacy()
 
     def _lay_out_language_models(self, defaults: Mapping[str, Any]) -> None:
-        try:
-            from ..prompts import load_prompts
-
-            profiles = [profile.name for profile in self._service.profiles()]
-            tasks = [(prompt.title, f"llm/{id_}") for id_, prompt in load_prompts().items()]
-        except PromptglassError:  # the tab beside this one says so
-            profiles, tasks = [], []
+        offered = LanguageModels(self._service)  # where there are none, the tab beside this one says why
         with make("Accordion", label="Language models", open=False, elem_id="promptglass_folder_llm"):
             self.tasks = make(
                 "CheckboxGroup",
                 label="What they write",
-                choices=tasks,
+                choices=[(title, f"llm/{id_}") for id_, title in offered.tasks.items()],
                 value=[],
                 elem_id="promptglass_folder_tasks",
             )
-            self.profile = make(
-                "Dropdown",
-                label="Endpoint",
-                **chosen(defaults.get("profile", "ollama"), profiles),
-                elem_id="promptglass_folder_profile",
-            )
-            self.model = make(
-                "Textbox",
-                label="Model",
-                placeholder="the endpoint's own",
-                elem_id="promptglass_folder_model",
-            )
+            self.profile, self.model = offered.fields("folder", defaults)
 
     def _lay_out_captions(self) -> None:
         with make(

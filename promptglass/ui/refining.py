@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, PromptglassError
+from ..errors import InputError
 from ..training import parse_list
 from . import cards
 from .answers import Answers, Told, title_of
 from .gradio_versions import Updates, chosen, make, on, path_of, update
+from .language_models import LanguageModels
 from .pictures import picture_of
 from .running import Run
 
@@ -38,30 +39,19 @@ class Refining:
         self._wire()
 
     def _lay_out(self, defaults: Mapping[str, Any]) -> None:
-        profiles, tasks, problem = self._offers()
-        if problem:
-            make("HTML", value=cards.failure(problem))
+        offered = LanguageModels(self._service)
+        if offered.problem:
+            make("HTML", value=cards.failure(offered.problem))
         with make("Row"):
             self.task = make(
                 "Dropdown",
                 label="What it is to write",
-                choices=[(title, id_) for id_, title in tasks.items()],
-                value=chosen(defaults.get("prompt_id", "refine"), [*tasks])["value"],
+                choices=[(title, id_) for id_, title in offered.tasks.items()],
+                value=chosen(defaults.get("prompt_id", "refine"), [*offered.tasks])["value"],
                 scale=2,
                 elem_id="promptglass_refine_task",
             )
-            self.profile = make(
-                "Dropdown",
-                label="Endpoint",
-                **chosen(defaults.get("profile", "ollama"), profiles),
-                elem_id="promptglass_refine_profile",
-            )
-            self.model = make(
-                "Textbox",
-                label="Model",
-                placeholder="the endpoint's own",
-                elem_id="promptglass_refine_model",
-            )
+            self.profile, self.model = offered.fields("refine", defaults)
         with make("Row"):
             self.wishes = make(
                 "Textbox", label="Wishes", placeholder="make it rain", elem_id="promptglass_refine_wishes"
@@ -107,16 +97,6 @@ class Refining:
                 "Button", value="Use as negative", size="sm", elem_id="promptglass_refine_use_negative"
             )
         self.answer = make("State", value="")
-
-    def _offers(self) -> tuple[list[str], dict[str, str], str]:
-        """Endpoints, tasks by id, and why there are none."""
-        from ..prompts import load_prompts
-
-        try:
-            profiles = [profile.name for profile in self._service.profiles()]
-            return profiles, {id_: prompt.title for id_, prompt in load_prompts().items()}, ""
-        except PromptglassError as error:
-            return [], {}, str(error)
 
     def _wire(self) -> None:
         told, shown = self._answers.told, [self.heard, self.judged, self.using, self.answer]
