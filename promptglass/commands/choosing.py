@@ -1,10 +1,11 @@
-"""What several commands let the user choose: modes, models, word lists."""
+"""What several commands let the user choose: modes, models, word lists; where a server listens."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..analyzers import CLIP_MODES, FIRST_CHOICE, Analyzer
@@ -117,6 +118,22 @@ def _add_llm_options(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--deep", action="store_true", help="bolder and longer candidates: temperature 0.7, 300 tokens"
     )
+
+
+def add_server_options(command: argparse.ArgumentParser, port: int, port_help: str = "") -> None:
+    """Where it listens, and the folders that it may use."""
+    command.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)"
+    )
+    command.add_argument("--port", type=int, default=port, help=f"{port_help}(default: %(default)s)")
+    command.add_argument(
+        "--root",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder whose pictures may be worked on; may be repeated",
+    )
+    command.add_argument("--wildcards", metavar="DIR", type=Path, help="where wildcards are written and read")
 
 
 def chosen(arguments: argparse.Namespace, progress: Progress) -> tuple[list[Analyzer], list[str]]:

@@ -10,11 +10,11 @@ import socket
 import threading
 from collections.abc import Sequence
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DependencyMissing, InputError, PromptglassError, cause_of, visible
 from ..host import ROOTS_VARIABLE, Standalone, named_roots
+from .choosing import add_server_options
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -57,20 +57,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument(
-        "--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)"
-    )
-    command.add_argument(
-        "--port", type=int, default=7880, help="0 for any that is free (default: %(default)s)"
-    )
-    command.add_argument(
-        "--root",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a folder whose pictures may be worked on; may be repeated",
-    )
-    command.add_argument("--wildcards", metavar="DIR", type=Path, help="where wildcards are written and read")
+    add_server_options(command, 7880, "0 for any that is free ")
     command.add_argument(
         "--library", metavar="FILE", help=f"where images and prompts are kept; {_LIBRARY_OFF} for nowhere"
     )

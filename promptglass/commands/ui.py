@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import threading
-from pathlib import Path
 
 from ..host import ROOTS_VARIABLE, Standalone, named_roots
+from .choosing import add_server_options
 
 _DESCRIPTION = f"""\
 The page that A1111, Forge and reForge show as a tab, on a server of its own: one picture, whole folders,
@@ -23,18 +23,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument(
-        "--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)"
-    )
-    command.add_argument("--port", type=int, default=7870, help="(default: %(default)s)")
-    command.add_argument(
-        "--root",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a folder whose pictures may be worked on; may be repeated",
-    )
-    command.add_argument("--wildcards", metavar="DIR", type=Path, help="where wildcards are written and read")
+    add_server_options(command, 7870)
     command.add_argument("-v", "--verbose", action="store_true", help="say what happens, and tracebacks")
     command.set_defaults(run=_ui)
 
