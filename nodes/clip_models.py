@@ -20,6 +20,7 @@ from . import host
 if TYPE_CHECKING:
     import torch
 
+    from ..promptglass.progress import Progress
     from ..promptglass.weights import Weights
 
 log = logging.getLogger("promptglass")
@@ -89,24 +90,32 @@ def _brought(bring: Callable[[], None]) -> Iterator[None]:
 # -- the host's pair -----------------------------------------------------------------------------------------
 
 
-def from_host(clip: Any, clip_vision: Any, projection: str = AUTO) -> LoadedClip:
+def from_host(
+    clip: Any,
+    clip_vision: Any,
+    projection: str = AUTO,
+    progress: Progress = host.progress,
+    check: Callable[[], None] = host.check,
+) -> LoadedClip:
     """A graph's CLIP and CLIP_VISION, checked. projection: auto, built-in, or a file as its loaders name it.
 
-    Raises ModelError, which names the file to get.
+    progress, check: told and asked while it works. Raises ModelError, which names the file to get.
     """
     known: dict[Any, LoadedClip] = vars(clip).setdefault("_promptglass", {})
     # The CLIP_VISION of an id that stands here lives on in its encoder.
     key = (id(clip_vision), str(clip.patcher.patches_uuid), projection)
     if key not in known:
         known.clear()  # or every CLIP_VISION that was ever connected would stay in memory
-        known[key] = _checked(clip, clip_vision, projection)
+        known[key] = _checked(clip, clip_vision, projection, progress, check)
     return known[key]
 
 
-def _checked(clip: Any, clip_vision: Any, projection: str) -> LoadedClip:
+def _checked(
+    clip: Any, clip_vision: Any, projection: str, progress: Progress, check: Callable[[], None]
+) -> LoadedClip:
     from ..promptglass.clip.graph_encoder import GraphEncoder, is_patched, matching_tower
     from ..promptglass.clip.projections import how_to_get
-    from ..promptglass.clip.self_test import check
+    from ..promptglass.clip.self_test import check as test
 
     def ready() -> torch.device:
         return host.loaded(clip.patcher)
@@ -115,15 +124,15 @@ def _checked(clip: Any, clip_vision: Any, projection: str) -> LoadedClip:
     faults: list[str] = []
     for weight, source in _projections(clip, tower, projection):
         try:
-            encoder = GraphEncoder(tower, clip, tower, clip_vision, ready, weight, host.check)
-            check(encoder)
+            encoder = GraphEncoder(tower, clip, tower, clip_vision, ready, weight, check)
+            test(encoder)
         except ModelError as error:
             faults.append(f"{source}: {error}")
             continue
         encoder.name = f"comfyui/{tower}-{encoder.fingerprint()[:8]}"
         origin = f"{encoder.name}, projection: {source}"
         log.info("%s%s", origin, ", patched: its embeddings are not kept" if is_patched(clip) else "")
-        return LoadedClip(encoder, host.progress, not is_patched(clip), origin)
+        return LoadedClip(encoder, progress, not is_patched(clip), origin)
     raise ModelError(
         f"this CLIP and CLIP_VISION do not work together: {'; '.join(faults)}. {how_to_get(tower)}"
     )

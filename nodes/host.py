@@ -23,6 +23,20 @@ def check() -> None:
     throw_exception_if_processing_interrupted()
 
 
+def is_interrupted() -> bool:
+    """Whether the user wants to stop; check() still raises afterwards."""
+    from comfy.model_management import processing_interrupted
+
+    return processing_interrupted()
+
+
+def interruption() -> type[BaseException]:
+    """What check() raises."""
+    from comfy.model_management import InterruptProcessingException
+
+    return InterruptProcessingException
+
+
 def progress(what: str, done: int, total: int) -> None:
     """A Progress: the bar of the node that runs, and its interrupt."""
     from comfy.utils import ProgressBar
@@ -71,6 +85,37 @@ def managed(module: torch.nn.Module) -> Callable[[], None]:
             held.to(patcher.offload_device)  # there was no room for all of it
 
     return bring
+
+
+def device() -> torch.device:
+    """Where the host computes."""
+    from comfy.model_management import get_torch_device
+
+    return get_torch_device()
+
+
+def make_room_for(module: torch.nn.Module) -> None:
+    """On the host's device, for a model that is not under its management."""
+    from comfy.model_management import free_memory, module_size
+
+    free_memory(module_size(module), device())
+
+
+def add_node(name: str, node: type) -> None:
+    """One that is queued by a program, and is in no pack's list."""
+    from nodes import NODE_CLASS_MAPPINGS
+
+    NODE_CLASS_MAPPINGS[name] = node
+
+
+def load_pair(clip: str, clip_vision: str) -> tuple[Any, Any]:
+    """CLIP and CLIP_VISION by the names of their files, by the host's own loaders."""
+    import nodes
+
+    text, vision = nodes.CLIPLoader(), nodes.CLIPVisionLoader()
+    (loaded,) = getattr(text, text.FUNCTION)(clip_name=clip, type="stable_diffusion")
+    (loaded_vision,) = getattr(vision, vision.FUNCTION)(clip_name=clip_vision)
+    return loaded, loaded_vision
 
 
 def precision() -> str:

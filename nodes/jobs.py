@@ -117,14 +117,24 @@ class Plan:
     captioner: str | None
 
 
-def plan(mode: str, pair: Pair | None, is_here: Callable[[str], bool], is_complete: bool = True) -> Plan:
-    """is_complete: the pair has a projection; else a model of our own is the better choice.
+def best_clip(
+    pair: Pair | None, is_here: Callable[[str], bool], is_complete: bool = True
+) -> tuple[Pair | None, str | None]:
+    """A pair, and a model of our own, as far as they are here and are a good choice.
+
+    is_complete: the pair has a projection; else a model of our own is the better choice.
+    """
+    own = next((known.name for known in KNOWN if is_own_clip(known) and is_here(known.name)), None)
+    return (None if own is not None and not is_complete else pair), own
+
+
+def plan(mode: str, pair: Pair | None, own: str | None, is_here: Callable[[str], bool]) -> Plan:
+    """pair, own: as best_clip() has them.
 
     Raises InputError for a mode that is none, ModelError where what it needs is not here.
     """
     if mode not in MODES:
         raise InputError(f"there is no mode {visible(str(mode))[:40]!r}. Choose {', '.join(MODES)}.")
-    own = next((known.name for known in KNOWN if is_own_clip(known) and is_here(known.name)), None)
     captioners = [known.name for known in KNOWN if known.kind == "caption" and is_here(known.name)]
     captioner = "blip-large" if "blip-large" in captioners else next(iter(captioners), None)
     if captioner is None and mode in FROM_A_CAPTION:
@@ -133,8 +143,6 @@ def plan(mode: str, pair: Pair | None, is_here: Callable[[str], bool], is_comple
             f"{mode} needs a captioner, and none is here. Get one: `{command('models get blip-large')}`, "
             f"or choose the mode {others}."
         )
-    if own is not None and not is_complete:
-        pair = None
     if pair is None and own is None:
         raise WeightsMissing(
             f"{mode} needs CLIP, and none is here. Put clip-vit-large-patch14.safetensors into the folders "

@@ -24,6 +24,8 @@ from .history import of_prompt, results
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from . import asgi
+
 log = logging.getLogger("promptglass")
 
 Answer = tuple[int, dict[str, Any]]
@@ -45,6 +47,7 @@ def register() -> None:
     routes.get("/promptglass/health")(_guarded(_health))
     routes.get("/promptglass/endpoints")(_guarded(_endpoints))
     routes.get("/promptglass/wildcards")(_guarded(_wildcards))
+    routes.route("*", "/promptglass/{below:.*}")(_service)  # all that is none of those
     PromptServer.instance.app.on_response_prepare.append(_keep_modules_fresh)
 
 
@@ -52,7 +55,7 @@ def _guarded(answer: Handler) -> Callable[[web.Request], Awaitable[web.Response]
     async def handle(request: web.Request) -> web.Response:
         from aiohttp import web
 
-        refused = refusal(request.method, request.headers, _own_names())
+        refused = refusal(request.method, request.headers, names_of_host())
         if refused:
             status, content = refused[0], {"error": refused[1]}
         else:
@@ -76,7 +79,7 @@ async def _answered(answer: Handler, request: web.Request) -> Answer:
         return 500, {"error": "promptglass failed. ComfyUI's console says where; please report it."}
 
 
-def _own_names() -> set[str]:
+def names_of_host() -> set[str]:
     from comfy.cli_args import args
 
     return own_names(str(args.listen).split(","))
@@ -86,6 +89,21 @@ async def _keep_modules_fresh(request: web.Request, response: web.StreamResponse
     """The host lets no browser keep .js and .css, but says nothing of .mjs: an update would mix them."""
     if request.path.endswith(".mjs") and "/promptglass/" in request.path:
         response.headers.setdefault("Cache-Control", "no-cache")
+
+
+async def _service(request: web.Request) -> web.StreamResponse:
+    """What `promptglass serve` answers. It is imported, and made, when somebody first asks."""
+    from . import asgi, turns
+
+    app = await _on_thread(_service_app)
+    turns.asked_with.set(request.headers)
+    return await asgi.answer(app, request, "/promptglass")
+
+
+def _service_app() -> asgi.App:
+    from .api import app
+
+    return app()
 
 
 # -- interrogate ---------------------------------------------------------------------------------------------
@@ -98,7 +116,7 @@ async def _interrogate(request: web.Request) -> Answer:
     if not isinstance(mode, str) or not isinstance(client_id, (str, type(None))):
         raise InputError("mode and client_id must be text.")
     graph = await _on_thread(_graph, picture, mode)
-    return 202, {"prompt_id": await _queue(graph, client_id, request)}
+    return 202, {"prompt_id": await queue(graph, client_id, request.headers)}
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
@@ -122,10 +140,15 @@ def _graph(picture: jobs.Picture, mode: str) -> dict[str, Any]:
     from . import NODE_CLASS_MAPPINGS
 
     picture.check(host.folder_of(picture.type))
-    pair = _pair()
-    plan = jobs.plan(mode, pair, _is_here, pair is None or _has_projection(pair))
+    plan = jobs.plan(mode, *best_clip(), _is_here)
     inputs = NODE_CLASS_MAPPINGS["PromptglassInterrogate"].INPUT_TYPES()["required"]
     return jobs.graph(picture, mode, plan, inputs)
+
+
+def best_clip() -> tuple[jobs.Pair | None, str | None]:
+    """The host's pair, and a model of the engine, as far as they are here and are a good choice."""
+    pair = _pair()
+    return jobs.best_clip(pair, _is_here, pair is None or _has_projection(pair))
 
 
 def _pair() -> jobs.Pair | None:
@@ -149,8 +172,11 @@ def _is_here(model: str) -> bool:
     return local_path(model) is not None
 
 
-async def _queue(graph: dict[str, Any], client_id: str | None, request: web.Request) -> str:
-    """Through the host's own door: what its queue holds inside changes from version to version."""
+async def queue(graph: dict[str, Any], client_id: str | None, asked_with: Mapping[str, str]) -> str:
+    """Through the host's own door: what its queue holds inside changes from version to version.
+
+    asked_with: the headers of whoever asked for it.
+    """
     import aiohttp
     from comfy.cli_args import args
     from server import PromptServer
@@ -162,7 +188,7 @@ async def _queue(graph: dict[str, Any], client_id: str | None, request: web.Requ
     question["client_id"] = client_id or f"promptglass-{uuid.uuid4().hex}"
     # Where somebody has put a login before the host, whoever asks us is let in as themselves.
     passed_on = ("Cookie", "Authorization", "Comfy-User")
-    headers = {name: request.headers[name] for name in passed_on if name in request.headers}
+    headers = {name: asked_with[name] for name in passed_on if name in asked_with}
     try:
         # It is ourselves that we ask, whatever name the certificate is for; and not by way of a proxy.
         async with (
@@ -203,8 +229,7 @@ async def _job(request: web.Request) -> Answer:
 
     queue = PromptServer.instance.prompt_queue
     prompt_id = request.match_info["prompt_id"]
-    volatile = getattr(queue, "get_current_queue_volatile", queue.get_current_queue)  # the older one copies
-    running, pending = ({item[1] for item in items} for items in volatile())
+    running, pending = _in_queue()
     if prompt_id in running:
         return 200, {"state": "running", "share": _share_done(prompt_id)}
     if prompt_id in pending:
@@ -215,6 +240,21 @@ async def _job(request: web.Request) -> Answer:
         return 200, {"state": "gone"}
     result = next(of_prompt(prompt_id, entry), None)
     return 200, {"state": result["state"], "result": result} if result else {"state": "stopped"}
+
+
+def is_queued(prompt_id: str) -> bool:
+    """Whether a job runs or is to run."""
+    return any(prompt_id in ids for ids in _in_queue())
+
+
+def _in_queue() -> tuple[set[str], set[str]]:
+    """Ids of the jobs that run, and of those that wait. One goes from here to there in one step."""
+    from server import PromptServer
+
+    queue = PromptServer.instance.prompt_queue
+    volatile = getattr(queue, "get_current_queue_volatile", queue.get_current_queue)  # the older one copies
+    running, pending = volatile()
+    return {item[1] for item in running}, {item[1] for item in pending}
 
 
 def _share_done(prompt_id: str) -> float | None:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from .analyzers import Answers
     from .caption import Captioner, TransformersCaptioner
-    from .clip.encoder import TorchEncoder
     from .clip.interrogator import Interrogator
     from .clip.loaded import LoadedClip
     from .images import Picture
@@ -132,14 +131,19 @@ class OwnModels:
         self._device = device
         self._make_room = make_room
         self._brought: list[torch.nn.Module] = []
-        self._loaded: tuple[str, LoadedClip, TorchEncoder] | None = None
+        self._loaded: tuple[str, LoadedClip, object] | None = None
         self._captioner: TransformersCaptioner | None = None
         self._interrogator: tuple[tuple[object, ...], Interrogator] | None = None
 
     def clip(
-        self, choice: Choice, turns: Turns, progress: Progress, groups: Groups | None = None
+        self,
+        choice: Choice,
+        turns: Turns,
+        progress: Progress,
+        groups: Groups | None = None,
+        is_here: bool = False,
     ) -> ClipAnalyzer:
-        """groups: of whoever asks about single pictures at the same time."""
+        """groups: of whoever asks about single pictures at the same time. is_here: the host has this CLIP."""
         captioner = choice.captioner or CAPTIONER
         tables = None if choice.tables is None else vocabulary_id(choice.tables)
         key = (choice.model or CLIP_MODEL, captioner, tables, choice.device, choice.dtype)
@@ -155,6 +159,7 @@ class OwnModels:
             choice.tables,
             interrogator=lambda: self._interrogates(choice, captioner, tables, turns),
             turn=lambda: turns.turn(progress),
+            is_here=is_here,
             together=None if groups is None else together,
         )
 
@@ -172,7 +177,7 @@ class OwnModels:
         model = choice.model or CLIP_MODEL
         if self._loaded is None or self._loaded[0] != model:
             self._loaded = self._interrogator = None  # before the next one: there may be no room for both
-            self._loaded = model, *self._load(model, choice, turns)
+            self._loaded = model, *self.load(model, choice, turns)
         return self._loaded[1]
 
     def rest(self) -> None:
@@ -180,7 +185,8 @@ class OwnModels:
         while self._brought:
             self._brought.pop().to("cpu")
 
-    def _load(self, model: str, choice: Choice, turns: Turns) -> tuple[LoadedClip, TorchEncoder]:
+    def load(self, model: str, choice: Choice, turns: Turns) -> tuple[LoadedClip, object]:
+        """Also what must be kept with it. A host that has models by names of its own loads them here."""
         from .clip.hosted import HostedEncoder
         from .clip.loaded import LoadedClip
         from .clip.loading import load_encoder

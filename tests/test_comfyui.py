@@ -7,9 +7,12 @@ in the host's environment (`.ci/comfyui` makes both). The models are tiny, and o
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import io
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import requests
 from comfyui import COMFYUI, Graph, Host, Refused, Run, graph_of, is_here, running_host
 from conftest import noise
 from PIL import Image
@@ -556,3 +560,102 @@ def test_the_server_answers_while_a_node_works(host: Host) -> None:
         slowest = max(slowest, time.monotonic() - started)
     print(f"\nthe slowest answer took {slowest:.2f} s")
     assert host.recorded(prompt_id)["status"]["status_str"] == "success"
+
+
+# -- the service, below /promptglass -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def service(host: Host) -> Host:
+    pytest.importorskip("fastapi")
+    return host
+
+
+def as_base64(image: Image.Image) -> str:
+    return base64.b64encode(png(image)).decode()
+
+
+def test_what_serve_answers_is_answered_here_on_the_hosts_pair(service: Host) -> None:
+    known = service.get("/promptglass/v1/health").json()
+    assert known["host"] == "ComfyUI"
+    assert known["facts"]["CLIP"] == f"comfyui/{WHOLE}.safetensors"
+    asked = {"image": as_base64(SQUARE), "modes": "fast,negative"}
+    for prefix in ("/promptglass", "/api/promptglass"):
+        reply = service.post(f"{prefix}/v1/interrogate", asked)
+        assert reply.status_code == 200, reply.text
+        answers = {answer["mode"]: answer for answer in reply.json()["answers"]}
+        assert answers.keys() == {"fast", "negative"}
+        assert answers["fast"]["text"]
+        assert answers["fast"]["model"] == f"comfyui/{WHOLE}.safetensors"
+
+
+def test_the_service_ranks_as_the_engines_own_encoder(service: Host, expected: Any) -> None:
+    wanted, _ = expected
+    asked = {"image": as_base64(SQUARE), "modes": "tables", "tables": WORDS.split(",")}
+    (answer,) = service.post("/promptglass/v1/interrogate", asked).json()["answers"]
+    assert answer["tables"].keys() == wanted.keys()
+    for table, labels in answer["tables"].items():
+        nearest = dict([*wanted[table].items()][: len(labels)])
+        same_ranking(labels, nearest)
+
+
+def test_seeds_and_docs_are_below_the_same_path(service: Host) -> None:
+    form = {"file": ("a.png", png(SQUARE), "image/png")}
+    reply = requests.post(f"{service.url}/promptglass/analyze", files=form, timeout=60)
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["predictions"]
+    described = service.get("/promptglass/openapi.json").json()
+    assert described["servers"] == [{"url": "/promptglass"}]
+    assert "/v1/interrogate" in described["paths"]
+    assert service.get("/promptglass/nothing").status_code == 404
+
+
+def test_events_come_as_they_happen_and_the_host_answers_meanwhile(service: Host) -> None:
+    form = {"image": ("a.png", png(SQUARE), "image/png")}
+    address = f"{service.url}/promptglass/api/images/analyze-stream"
+    with requests.post(address, files=form, stream=True, timeout=60) as reply:
+        told = []
+        for line in reply.iter_lines():
+            if line.startswith(b"data: "):
+                told.append(json.loads(line[6:])["status"])
+                assert service.get("/queue").ok
+    assert told == ["analyzing", "analyzed", "generating", "complete"]
+
+
+def test_a_question_waits_its_turn_in_the_queue_and_an_interrupt_ends_it(service: Host) -> None:
+    asked = {"image": as_base64(SQUARE), "modes": "best"}
+    replies: list[requests.Response] = []
+    asking = threading.Thread(
+        target=lambda: replies.append(service.post("/promptglass/v1/interrogate", asked))
+    )
+    asking.start()
+    while not service.get("/queue").json()["queue_running"]:
+        assert asking.is_alive(), replies[0].text
+    service.post("/interrupt", {})
+    asking.join(60)
+    assert replies[0].status_code == 409, replies[0].text
+    assert "interrupted in ComfyUI" in replies[0].json()["error"]
+
+
+def test_whoever_leaves_stops_the_work(service: Host) -> None:
+    asked = {"image": as_base64(SQUARE), "modes": "best"}
+    with contextlib.suppress(requests.Timeout):
+        requests.post(f"{service.url}/promptglass/v1/interrogate", json=asked, timeout=0.5)
+    deadline = time.monotonic() + 30
+    while service.get("/queue").json()["queue_running"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example:8188"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+    ],
+)
+def test_the_service_answers_no_other_site_either(
+    service: Host, headers: dict[str, str], status: int
+) -> None:
+    assert service.post("/promptglass/v1/interrogate", {}, headers=headers).status_code == status

@@ -122,7 +122,8 @@ def inputs(nodes: Any) -> dict[str, Any]:
 
 
 def made(nodes: Any, mode: str, pair: Any, *here: str) -> dict[str, Any]:
-    plan = nodes.jobs.plan(mode, pair, lambda name: name in here)
+    here_is = here.__contains__
+    plan = nodes.jobs.plan(mode, *nodes.jobs.best_clip(pair, here_is), here_is)
     return nodes.jobs.graph(nodes.jobs.Picture("cat.png", "", "temp"), mode, plan, inputs(nodes))
 
 

@@ -104,13 +104,12 @@ def _routers(
     from . import analyze_routes, api, classify_routes, interrogator_ext, sdapi
     from .described import errors
 
-    origins = access.cors or ()
     yield api.router(service, access, "/v1"), {}
     yield api.router(service, access), {}
     yield interrogator_ext.router(service, access), errors("detail")
     yield sdapi.router(service, access), {}
-    yield analyze_routes.router(service, access, origins=origins), errors(None)
-    yield classify_routes.router(service, access, origins=origins), errors(None)
+    yield analyze_routes.router(service, access), errors(None)
+    yield classify_routes.router(service, access), errors(None)
     if library is not None:
         from . import library_routes
 

@@ -3,7 +3,7 @@
 No `annotations` from the future here: FastAPI reads them.
 """
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import Response
 
@@ -17,8 +17,10 @@ def add_docs(app: FastAPI, visits: Visits) -> None:
     def docs() -> Response:
         return get_swagger_ui_html(openapi_url="openapi.json", title="promptglass")
 
-    def openapi() -> Response:
-        return as_response(app.openapi())
+    def openapi(request: Request) -> Response:
+        # Below a path of a host's server, what is asked from here must go there.
+        below = request.scope.get("root_path", "")
+        return as_response({**app.openapi(), **({"servers": [{"url": below}]} if below else {})})
 
     routes.get("/docs", include_in_schema=False)(docs)
     routes.get("/openapi.json", include_in_schema=False)(openapi)

@@ -1,4 +1,8 @@
-"""promptglass's routes on a host's FastAPI app, whether it runs already or not."""
+"""promptglass's routes on a host's FastAPI app, whether it runs already or not.
+
+Its own API and clip-interrogator-ext's are the host's routes, so that its /docs has them; all the rest that
+`promptglass serve` answers is an app of its own below /promptglass.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DependencyMissing
 from .access import Access
+from .mounted import PATH, Mounted
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -43,6 +48,7 @@ def mount(
     count = len(routes)
     for router in routers:
         app.include_router(router)
+    app.mount(PATH, Mounted(service, access))
     # First: what a host has mounted at "/", Gradio say, answers all that comes to it.
     routes[:] = [*routes[count:], *routes[:count]]
     app.openapi_schema = None  # it may have been drawn up without ours

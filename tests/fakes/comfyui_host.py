@@ -33,7 +33,7 @@ def host_modules(base: Path) -> dict[str, types.ModuleType]:
     def route(path: str) -> Any:
         return lambda handler: handler
 
-    routes = types.SimpleNamespace(get=route, post=route)
+    routes = types.SimpleNamespace(get=route, post=route, route=lambda method, path: route(path))
     server = types.SimpleNamespace(routes=routes, app=types.SimpleNamespace(on_response_prepare=[]))
     server_module: Any = types.ModuleType("server")
     server_module.PromptServer = types.SimpleNamespace(instance=server)
