@@ -14,6 +14,7 @@ from shutil import copytree
 from typing import Any
 
 import pytest
+import requests
 from webui import WEBUI, WebUI, running_webui
 
 pytestmark = pytest.mark.skipif(WEBUI is None, reason="no WebUI: set WEBUI to its folder")
@@ -88,6 +89,15 @@ def test_health_names_the_host_and_its_models(host):
     assert health["facts"]["device"] == "cpu"
     assert health["modes"]["best"] is None  # nothing stands in its way
     assert str(host.outputs) in health["roots"]
+
+
+def test_what_serve_answers_is_below_promptglass(host):
+    form = {"file": ("a.png", base64.b64decode(image()), "image/png")}
+    reply = requests.post(f"{host.url}/promptglass/analyze", files=form, timeout=120)
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["predictions"]
+    assert host.get("/promptglass/api/v1/images").status_code == 200
+    assert host.get("/promptglass/openapi.json").json()["servers"] == [{"url": "/promptglass"}]
 
 
 def test_all_modes_give_what_open_clip_gives_with_the_hosts_weights(host):
@@ -291,8 +301,8 @@ def test_folders_that_are_not_allowed_are_not_read(host, tmp_path):
 @pytest.mark.parametrize("flag", ["--api-auth", "--gradio-auth"])
 def test_the_hosts_credentials_guard_our_routes(tmp_path, flag):
     with running_webui(tmp_path / "guarded", flag, "ann:se cret,bob:x") as host:
-        routes = [f"{PRE}/health", f"{PRE}/batches", "/interrogator/models"]
-        assert [host.get(route).status_code for route in routes] == [401, 401, 401]
+        routes = [f"{PRE}/health", f"{PRE}/batches", "/interrogator/models", "/promptglass/health"]
+        assert [host.get(route).status_code for route in routes] == [401] * 4
         assert host.post(f"{PRE}/interrogate", {"image": image()}).status_code == 401
         for auth, status in {
             ("ann", "wrong"): 401,
