@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import signal
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Shells start background jobs with Ctrl-C ignored, and the programs under test would inherit that.
@@ -16,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 # A timing never fails a test: the machine may be busy.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -82,6 +84,36 @@ def noise(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
+def png(picture: Image.Image, prompt: str = "") -> bytes:
+    """Its file, with a prompt as A1111 writes it."""
+    texts = PngImagePlugin.PngInfo()
+    if prompt:
+        texts.add_text("parameters", f"{prompt}\nNegative prompt: blurry\nSteps: 20, Seed: 1, Size: 6x5")
+    file = io.BytesIO()
+    picture.save(file, "PNG", pnginfo=texts)
+    return file.getvalue()
+
+
 @pytest.fixture(scope="session")
 def encoder():
     return tiny_encoder()
+
+
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the settings, keys, models and caches of whoever runs this, and from real endpoints."""
+    (tmp_path / "config.yaml").write_text("{}")
+    monkeypatch.setenv("PROMPTGLASS_CONFIG", str(tmp_path / "config.yaml"))
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    for name in ("PROMPTGLASS_API_KEY", "PROMPTGLASS_ORIGINS", "PROMPTGLASS_ROOTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder for pictures."""
+    place = tmp_path / "pictures"
+    place.mkdir()
+    return place

@@ -49,7 +49,7 @@ def app_of(service: Any, credentials: dict[str, str] | None = None, key: str = "
 
 
 def serve() -> None:
-    from test_server_api import WordHost
+    from fakes.word_host import WordHost
 
     from promptglass.service import Service
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import noise
+from conftest import noise, png
 from PIL import Image
 
 pytest.importorskip("torch")
@@ -22,8 +22,8 @@ pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
 pytest.importorskip("python_multipart")
 
+from fakes.word_host import WordHost
 from served import app_of, running
-from test_server_api import WordHost, png
 
 import promptglass
 from promptglass import Client
@@ -41,21 +41,8 @@ from promptglass.service import Service
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the settings, the keys and the caches of whoever runs this; and without long pauses."""
-    (tmp_path / "config.yaml").write_text("{}")
-    monkeypatch.setenv("PROMPTGLASS_CONFIG", str(tmp_path / "config.yaml"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
-    monkeypatch.delenv("PROMPTGLASS_API_KEY", raising=False)
+def without_long_pauses(apart: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("promptglass.client._FIRST_PAUSE_S", 0.02)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    place = tmp_path / "pictures"
-    place.mkdir()
-    return place
 
 
 @pytest.fixture
@@ -72,11 +59,10 @@ def glass(words: WordHost) -> Iterator[Client]:
 @pytest.fixture
 def cat(tmp_path: Path) -> Path:
     """It looks like a golden cat to a WordEncoder."""
-    from fakes.word_encoder import paint
+    from fakes.word_encoder import painted
 
     path = tmp_path / "cat.png"
-    pixels = (paint("a golden cat")[0].numpy() * 255).round().astype("uint8")
-    path.write_bytes(png(Image.fromarray(pixels), "a cat of gold"))
+    path.write_bytes(png(painted("a golden cat"), "a cat of gold"))
     return path
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import noise
-from PIL import Image
+from conftest import noise, png
 
 import promptglass
 from promptglass.analyzers import PaletteAnalyzer
@@ -49,15 +48,13 @@ def node(*arguments: str, **environment: str) -> str:
 def pictures(tmp_path: Path) -> Path:
     """Some, and a golden cat, to a WordEncoder."""
     pytest.importorskip("torch")
-    from fakes.word_encoder import paint
-    from test_server_api import png
+    from fakes.word_encoder import painted
 
     place = tmp_path / "pictures"
     place.mkdir()
     for number in range(20):
         noise(number).save(place / f"{number:02}.png")
-    pixels = (paint("a golden cat")[0].numpy() * 255).round().astype("uint8")
-    (place / "cat.png").write_bytes(png(Image.fromarray(pixels), "a cat of gold"))
+    (place / "cat.png").write_bytes(png(painted("a golden cat"), "a cat of gold"))
     return place
 
 
@@ -80,18 +77,14 @@ def test_the_wire_and_the_hook():
     assert "# skipped 0" in told
 
 
-def test_the_real_service(pictures: Path, slow: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_real_service(apart: None, pictures: Path, slow: None, tmp_path: Path):
     for package in ("fastapi", "httpx", "uvicorn", "python_multipart"):
         pytest.importorskip(package)
+    from fakes.word_host import WordHost
     from served import app_of, running
-    from test_server_api import WordHost
 
     from promptglass.service import Service
 
-    (tmp_path / "config.yaml").write_text("{}")
-    monkeypatch.setenv("PROMPTGLASS_CONFIG", str(tmp_path / "config.yaml"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
     host = WordHost(roots=[pictures], wildcards=tmp_path / "wildcards", endpoints=["eyes"])
     service = {"PROMPTGLASS_PICTURES": str(pictures), "PROMPTGLASS_API_KEY": "sesame"}
     with running(app_of(Service(host), key="sesame")) as url:

@@ -69,14 +69,10 @@ VARIABLES = (
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the settings and the caches of whoever runs this; and without long pauses."""
+def apart_from_webuis(apart: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And without long pauses."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "config.yaml").write_text("{}")
-    monkeypatch.setenv("PROMPTGLASS_CONFIG", str(tmp_path / "config.yaml"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("promptglass.llm.transport.BACKOFF_S", 0.02)
 
 
@@ -758,17 +754,16 @@ def served(service: Any, credentials: dict[str, str] | None = None) -> Iterator[
 def words(tmp_path: Path) -> Any:
     for package in ("torch", "fastapi", "httpx", "uvicorn"):
         pytest.importorskip(package)
-    from test_server_api import WordHost
+    from fakes.word_host import WordHost
 
     return WordHost(roots=[tmp_path])
 
 
 def painted(text: str, path: Path) -> Path:
     """A picture that looks like the text to a WordEncoder."""
-    from fakes.word_encoder import paint
+    from fakes import word_encoder
 
-    pixels = (paint(text)[0].numpy() * 255).round().astype("uint8")
-    Image.fromarray(pixels).save(path)
+    word_encoder.painted(text).save(path)
     return path
 
 

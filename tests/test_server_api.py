@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import io
 import json
 import threading
 import time
@@ -18,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import noise
+from conftest import noise, png
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 
+from fakes.word_host import WordHost
 from fastapi import FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
@@ -33,11 +33,8 @@ from fastapi.testclient import TestClient
 
 from promptglass import errors
 from promptglass.analyzers import PaletteAnalyzer
-from promptglass.choice import Choice
-from promptglass.clip.analyzer import ClipAnalyzer
 from promptglass.host import Standalone
 from promptglass.jobs import Jobs
-from promptglass.progress import Progress
 from promptglass.server import uploads
 from promptglass.server.mount import mount
 from promptglass.service import Service
@@ -45,79 +42,8 @@ from promptglass.sidecar import path_of
 
 V1 = "/promptglass/v1"
 JSON = {"Content-Type": "application/json"}
-KIND = ("red", "green", "blue", "golden", "silver", "tiny", "huge")
-TABLES = {
-    "artists": [f"by {kind} Rembrandt" for kind in KIND],
-    "flavors": [f"{kind} light" for kind in KIND],
-    "mediums": [f"a {kind} photo" for kind in KIND],
-    "movements": [f"{kind} cubism" for kind in KIND],
-    "trendings": [f"{kind} Artstation" for kind in KIND],
-    "negative": ["blurry", "text", "watermark"],
-}
 
-
-class WordCaptioner:
-    name = "words"
-
-    def caption(self, images: Sequence[Image.Image]) -> list[str]:
-        return ["a caption"] * len(images)
-
-
-class WordHost(Standalone):
-    """Its CLIP goes by words. Notes what is chosen, and how many are at its models at once."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        from fakes.word_encoder import WordEncoder
-
-        from promptglass.clip.loaded import LoadedClip
-
-        host = self
-        self.chosen: list[str | None] = []
-        self.together, self.most_together = 0, 0
-
-        class Watched(WordEncoder):
-            def encode_images(self, images: Sequence[Image.Image]) -> Any:
-                host.together += 1
-                host.most_together = max(host.most_together, host.together)
-                time.sleep(0.1)
-                host.together -= 1
-                return super().encode_images(images)
-
-        self.encoder = Watched()
-        self._words = LoadedClip(self.encoder, self.turns().progress, keeps=False)
-
-    def clip(self, choice: Choice, progress: Progress) -> ClipAnalyzer:
-        self.chosen.append(choice.model)
-        return ClipAnalyzer(
-            "words",
-            WordCaptioner(),
-            choice.caption,
-            TABLES,
-            interrogator=lambda: self._words.interrogator(TABLES, captioner=WordCaptioner()),
-            turn=lambda: self.turns().turn(progress),
-            is_here=True,
-        )
-
-    def loaded(self, choice: Choice) -> Any:
-        return self._words
-
-
-@pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the settings and the caches of whoever runs this, and from real endpoints."""
-    (tmp_path / "config.yaml").write_text("{}")
-    monkeypatch.setenv("PROMPTGLASS_CONFIG", str(tmp_path / "config.yaml"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    place = tmp_path / "pictures"
-    place.mkdir()
-    return place
+pytestmark = pytest.mark.usefixtures("apart")
 
 
 @pytest.fixture
@@ -144,15 +70,6 @@ def client_of(
     return TestClient(app, base_url="http://localhost:7860", raise_server_exceptions=False)
 
 
-def png(picture: Image.Image, prompt: str = "") -> bytes:
-    texts = PngImagePlugin.PngInfo()
-    if prompt:
-        texts.add_text("parameters", f"{prompt}\nNegative prompt: blurry\nSteps: 20, Seed: 1, Size: 6x5")
-    file = io.BytesIO()
-    picture.save(file, "PNG", pnginfo=texts)
-    return file.getvalue()
-
-
 def sent(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
@@ -162,10 +79,9 @@ RED = sent(png(Image.new("RGB", (20, 10), "red"), "a red wall"))
 
 def painted(text: str) -> str:
     """A picture that looks like the text to a WordEncoder."""
-    from fakes.word_encoder import paint
+    from fakes import word_encoder
 
-    pixels = (paint(text)[0].numpy() * 255).round().astype("uint8")
-    return sent(png(Image.fromarray(pixels)))
+    return sent(png(word_encoder.painted(text)))
 
 
 def line_of(response: Any, key: str = "error") -> str:
@@ -776,8 +692,20 @@ def test_what_is_no_batch_is_404(service: Service, client: TestClient, path: str
 # -- several at once, and those who leave --------------------------------------------------------------------
 
 
-def test_two_at_once_wait_for_each_other_and_both_are_right(words: WordHost):
+def test_two_at_once_wait_for_each_other_and_both_are_right(words: WordHost, monkeypatch: pytest.MonkeyPatch):
     client = client_of(Service(words))
+    working: list[None] = []
+    together: list[int] = []
+    look = words.encoder.encode_images
+
+    def slowly(images: Sequence[Image.Image]) -> Any:
+        working.append(None)
+        together.append(len(working))
+        time.sleep(0.1)
+        working.pop()
+        return look(images)
+
+    monkeypatch.setattr(words.encoder, "encode_images", slowly)
 
     def ask(kind: str) -> str:
         asked = {"image": painted(f"a {kind} cat"), "modes": "fast", "caption": "a cat"}
@@ -786,7 +714,7 @@ def test_two_at_once_wait_for_each_other_and_both_are_right(words: WordHost):
     kinds = ["red", "green", "blue", "golden"]
     with ThreadPoolExecutor(4) as pool:
         prompts = [*pool.map(ask, kinds)]
-    assert words.most_together == 1
+    assert max(together) == 1
     for kind, prompt in zip(kinds, prompts, strict=True):
         assert kind in prompt.split(", ")[1]
 

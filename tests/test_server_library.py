@@ -13,79 +13,36 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from conftest import png
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 
+from fakes.word_host import KIND, WordHost
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from promptglass import remote
 from promptglass.analyzers import Answer, Recipe
-from promptglass.choice import Choice
-from promptglass.clip.analyzer import ClipAnalyzer
 from promptglass.host import Standalone
 from promptglass.intake import facts_of
 from promptglass.library import Library
-from promptglass.progress import Progress
 from promptglass.server import library_routes
 from promptglass.server.access import Access
 from promptglass.service import Service
 from promptglass.sidecar import Privacy, path_of, read, update
 
 API = "/api/v1"
-KIND = ("red", "green", "blue", "golden", "silver", "tiny", "huge")
-TABLES = {
-    "artists": [f"by {kind} Rembrandt" for kind in KIND],
-    "flavors": [f"{kind} light" for kind in KIND],
-    "mediums": [f"a {kind} photo" for kind in KIND],
-    "movements": [f"{kind} cubism" for kind in KIND],
-    "trendings": [f"{kind} Artstation" for kind in KIND],
-    "negative": ["blurry", "text", "watermark"],
-}
 NOBODY = "http://127.0.0.1:9"
-
-
-class WordCaptioner:
-    name = "words"
-
-    def caption(self, images: Sequence[Image.Image]) -> list[str]:
-        return ["a caption"] * len(images)
-
-
-class WordHost(Standalone):
-    """Its CLIP goes by words."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        from fakes.word_encoder import WordEncoder
-
-        from promptglass.clip.loaded import LoadedClip
-
-        self.chosen: list[str | None] = []
-        self.encoder = WordEncoder()
-        self._words = LoadedClip(self.encoder, self.turns().progress, keeps=False)
-
-    def clip(self, choice: Choice, progress: Progress) -> ClipAnalyzer:
-        self.chosen.append(choice.model)
-        return ClipAnalyzer(
-            "words",
-            WordCaptioner(),
-            choice.caption,
-            TABLES,
-            interrogator=lambda: self._words.interrogator(TABLES, captioner=WordCaptioner()),
-            turn=lambda: self.turns().turn(progress),
-            is_here=True,
-        )
 
 
 class Asked:
@@ -113,23 +70,11 @@ class Asked:
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the settings, the models and the WebUIs of whoever runs this."""
-    (tmp_path / "config.yaml").write_text("{}")
-    monkeypatch.setenv("PROMPTGLASS_CONFIG", str(tmp_path / "config.yaml"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+def without_a_webui(apart: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "DEFAULT_ADDRESS", NOBODY)
     monkeypatch.setattr(remote, "_RETRIES", 0)
     for name in (*remote.ADDRESS_VARIABLES, remote.TIMEOUT_VARIABLE, remote.ENABLED_VARIABLE):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    place = tmp_path / "pictures"
-    place.mkdir()
-    return place
 
 
 @pytest.fixture
@@ -149,19 +94,16 @@ def words(root: Path, tmp_path: Path) -> Iterator[Asked]:
 
 
 def saved(path: Path, prompt: str = "", colour: str = "red") -> Path:
-    texts = PngImagePlugin.PngInfo()
-    if prompt:
-        texts.add_text("parameters", f"{prompt}\nNegative prompt: blurry\nSteps: 20, Seed: 1, Size: 6x5")
-    Image.new("RGB", (6, 5), colour).save(path, "PNG", pnginfo=texts)
+    path.write_bytes(png(Image.new("RGB", (6, 5), colour), prompt))
     return path
 
 
 def painted(path: Path, text: str, prompt: str = "") -> Path:
     """A picture that looks like the text to a WordEncoder."""
-    from fakes.word_encoder import paint
+    from fakes import word_encoder
 
-    pixels = (paint(text)[0].numpy() * 255).round().astype("uint8")
-    return saved(path, prompt, "#" + bytes(pixels[0, 0]).hex())
+    path.write_bytes(png(word_encoder.painted(text), prompt))
+    return path
 
 
 @contextlib.contextmanager

@@ -26,12 +26,10 @@ import gradio
 import requests
 from fakes.gradio_page import Page
 from fakes.llm_server import FakeServer, as_json, by_path, silence, streamed
+from fakes.word_host import WordHost
 
 from promptglass.analyzers import PaletteAnalyzer
-from promptglass.choice import Choice
-from promptglass.clip.analyzer import ClipAnalyzer
 from promptglass.host import Standalone
-from promptglass.progress import Progress
 from promptglass.service import Service
 from promptglass.ui import build, cards
 
@@ -40,12 +38,8 @@ MODELS = as_json({"object": "list", "data": [{"id": "m", "object": "model", "cre
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the settings and the caches of whoever runs this, and from real endpoints."""
+def configured(apart: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(tmp_path, monkeypatch, "http://127.0.0.1:9")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
 
 
 def configure(place: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -57,12 +51,10 @@ def configure(place: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    place = tmp_path / "pictures"
-    place.mkdir()
+def root(root: Path) -> Path:
     for number in range(3):
-        noise(number).save(place / f"{number}.png")
-    return place
+        noise(number).save(root / f"{number}.png")
+    return root
 
 
 @pytest.fixture
@@ -317,51 +309,16 @@ def test_sidecar_is_offered_under_the_name_of_the_picture(tabs: Any, tmp_path: P
 
 # -- with models ---------------------------------------------------------------------------------------------
 
-KIND = ("red", "green", "blue", "golden", "silver", "tiny", "huge")
-TABLES = {
-    "artists": [f"by {kind} Rembrandt" for kind in KIND],
-    "flavors": [f"{kind} light" for kind in KIND],
-    "mediums": [f"a {kind} photo" for kind in KIND],
-    "movements": [f"{kind} cubism" for kind in KIND],
-    "trendings": [f"{kind} Artstation" for kind in KIND],
-    "negative": ["blurry", "text", "watermark"],
-}
-
-
-class WordHost(Standalone):
-    """Its CLIP goes by words: every picture looks like red light."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        from fakes.word_encoder import WordEncoder
-
-        from promptglass.clip.loaded import LoadedClip
-
-        class Looking(WordEncoder):
-            def encode_images(self, images: Sequence[Any]) -> Any:
-                return self.encode_texts(["a red cat in red light"] * len(images))
-
-        self._words = LoadedClip(Looking(), self.turns().progress, keeps=False)
-
-    def clip(self, choice: Choice, progress: Progress) -> ClipAnalyzer:
-        return ClipAnalyzer(
-            "words",
-            "blip-large",
-            choice.caption,
-            TABLES,
-            interrogator=self._words.interrogator(TABLES),
-            turn=lambda: self.turns().turn(progress),
-        )
-
-    def loaded(self, choice: Choice) -> Any:
-        return self._words
-
 
 @pytest.fixture
 def words(root: Path) -> Any:
+    """Where every picture looks like red light, and nothing writes captions."""
     pytest.importorskip("torch")
-    service = Service(WordHost(roots=[root], wildcards=root.parent / "wildcards"))
-    return build(service, {"modes": ["tables"]})[0].promptglass
+    host = WordHost(roots=[root], wildcards=root.parent / "wildcards")
+    host.captioner = "blip-large"
+    looks = ["a red cat in red light"]
+    host.encoder.encode_images = lambda images: host.encoder.encode_texts(looks * len(images))
+    return build(Service(host), {"modes": ["tables"]})[0].promptglass
 
 
 def test_modes_that_grow_from_a_caption_can_be_chosen_and_say_so(words: Any) -> None:

@@ -1,6 +1,7 @@
 """An encoder whose answers are plain to see: texts are alike as far as they share words.
 
-paint("a red cat")     # a picture, as IMAGE [1, h, w, 3], that looks like this text to every WordEncoder
+painted("a red cat")   # a picture that looks like this text to every WordEncoder
+paint("a red cat")     # the same as IMAGE [1, h, w, 3]
 """
 
 from __future__ import annotations
@@ -19,12 +20,18 @@ WIDTH = 256
 _painted: dict[bytes, str] = {}
 
 
-def paint(text: str, size: tuple[int, int] = (6, 5), channels: int = 3) -> torch.Tensor:
-    """IMAGE [1, h, w, channels] of one colour; of one channel it is grey, the fourth is transparency."""
+def painted(text: str, size: tuple[int, int] = (6, 5), is_grey: bool = False) -> Image.Image:
+    """Of one colour."""
     colour = zlib.crc32(text.encode()).to_bytes(4, "big")[:3]
-    colour = colour if channels >= 3 else bytes([colour[0]] * 3)
+    colour = bytes([colour[0]] * 3) if is_grey else colour
     picture = Image.new("RGB", size, tuple(colour))
     show(picture, text)
+    return picture
+
+
+def paint(text: str, size: tuple[int, int] = (6, 5), channels: int = 3) -> torch.Tensor:
+    """IMAGE [1, h, w, channels]; of one channel it is grey, the fourth is transparency."""
+    picture = painted(text, size, is_grey=channels < 3)
     image = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
     if channels == 4:
         return torch.cat([image, torch.zeros_like(image[..., :1])], -1)
