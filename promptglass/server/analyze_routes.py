@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import StreamingResponse
 
 from ..choice import Choice
 from ..errors import PromptglassError, Stopped, visible
@@ -26,7 +27,9 @@ from ..jobs import Job
 from ..progress import silent
 from ..service import Request as Wish
 from ..service import Service
+from . import described
 from .access import Access
+from .described import answers, errors, events
 from .door import as_response, result_of, said
 from .forms import FormAccess, Sent, form_described, form_door, sent_form
 from .streaming import EventStream
@@ -44,6 +47,10 @@ _OLLAMA_MODEL = "mistral:latest"  # the seed's, where the profile names none
 _IN_A_PROMPT = ("subjects", "style", "composition", "color_palette", "mood")
 _SURE = 0.2  # from this confidence on, a second label of a category is said as well
 _TOO_LARGE = f"Image file too large: more than {MOST_BYTES // 2**20} MB. Make it smaller."
+_STREAM = (
+    "JSON as `data`, step by step. The last is “complete”, with a `note` as /analyze may have one, "
+    "or {status: “error”, message: one line}."
+)
 _EVERY_S, _STILL_HERE_EVERY_S = 0.25, 15.0
 
 _ADDRESS = re.compile(r" \(https?://[^)]*\)")  # of an endpoint: not for whoever asks
@@ -61,14 +68,25 @@ def router(
 ) -> APIRouter:
     """llm: ENDPOINT or ENDPOINT/MODEL. model: of CLIP, None for the host's. origins: see FormAccess.of()."""
     own = FormAccess.of(access, origins)
-    shaped = form_door(own, lambda line: {"success": False, "error": line}, MOST_BYTES, _TOO_LARGE)
+    shaped = form_door(own, _failure, MOST_BYTES, _TOO_LARGE)
     routes = APIRouter(prefix=PREFIX, tags=["image-analyzer"], route_class=shaped)
     analyzer = _Analyzer(service, llm, Choice(model=model), prompt_id)
-    form = form_described("image", user_prompt="string", deep_thinking="boolean")
-    routes.post("/analyze", openapi_extra=form)(analyzer.analyze)
-    routes.post("/analyze-stream", openapi_extra=form)(analyzer.analyze_stream)
-    routes.get("/health")(analyzer.health)
+    form = form_described("image", user_prompt="a beautiful landscape", deep_thinking=False)
+    failure = _failure(described.LINE)
+    told = answers(described.ANALYZED, failure=failure)
+    routes.post("/analyze", openapi_extra=form, responses=told)(analyzer.analyze)
+    routes.post(
+        "/analyze-stream",
+        openapi_extra=form,
+        response_class=StreamingResponse,
+        responses={**events(_STREAM, _event, *described.ANALYSIS_EVENTS), **errors(failure)},
+    )(analyzer.analyze_stream)
+    routes.get("/health", responses=answers(described.ANALYZER, failure=failure))(analyzer.health)
     return routes
+
+
+def _failure(line: str) -> dict[str, Any]:
+    return {"success": False, "error": line}
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def router(service: Service, access: Access, prefix: str = PREFIX) -> APIRouter:
     routes = APIRouter(prefix=prefix, tags=["promptglass"], route_class=door(access))
     pictures, place = _Pictures(service), _Place(service)
     routes.post("/interrogate", responses=answers(described.INTERROGATED))(pictures.interrogate)
-    routes.post("/analyze", responses=answers(described.ANALYZED))(pictures.analyze)
+    routes.post("/analyze", responses=answers(described.CATEGORIZED))(pictures.analyze)
     routes.post("/refine", responses=answers(described.REFINED))(pictures.refine)
     routes.post("/wildcards", responses=answers(described.WRITTEN))(place.wildcards)
     routes.get("/health", responses=answers(described.HEALTH))(place.health)

@@ -18,15 +18,19 @@ from ..service import Service
 from ..training import CaptionFiles, parse_list, parse_replacement
 from . import described
 from .clip_models import with_known_model
-from .described import Responses, answers, errors
+from .described import answers, errors
 from .door import UNEXPECTED, NotFound, as_response
 
 _EVERY_S = 0.25
 _STILL_HERE_EVERY = 60  # rounds without news: a proxy hangs up on what says nothing
 _ID: Any = Path(..., description="A batch, by the id that its start told.")
-_EVENTS: dict[str, Any] = {
-    "description": "Events as they come: `id`, and JSON as `data`. The last is the batch, of the kind “end”.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+
+_NO_FIELDS = {
+    "requestBody": {
+        "description": "{}: no fields, but every POST is JSON.",
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
 }
 
 
@@ -53,12 +57,20 @@ class Batches:
                 told(self._service.batch(folder, known, recursive, force, verify, captions)), 202
             )
 
-        one = answers(described.BATCH)
+        events = {
+            **described.events(
+                "Events as they come: `id`, and JSON as `data`. The last is the batch, of the kind “end”.",
+                lambda event: _sent(described.BATCH_EVENTS.index(event) + 1, event),
+                *described.BATCH_EVENTS,
+            ),
+            204: {"description": "All was told."},
+            **errors(),
+        }
         routes.post("/batches", status_code=202, responses=answers(described.BATCH, 202))(start)
         routes.get("/batches", responses=answers(described.BATCHES))(self.all)
-        routes.get("/batches/{id}", responses=one)(self.one)
-        routes.post("/batches/{id}/stop", responses=one)(self.stop)
-        events: Responses = {200: _EVENTS, 204: {"description": "All was told."}, **errors()}
+        routes.get("/batches/{id}", responses=answers(described.BATCH_WITH_EVENTS))(self.one)
+        stopped = answers(described.BATCH)
+        routes.post("/batches/{id}/stop", openapi_extra=_NO_FIELDS, responses=stopped)(self.stop)
         routes.get("/batches/{id}/events", response_class=StreamingResponse, responses=events)(self.events)
 
     def all(self) -> Response:

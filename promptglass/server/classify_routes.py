@@ -22,9 +22,11 @@ from ..host import allowed
 from ..images import Picture, open_file
 from ..progress import silent
 from ..service import Service
+from . import described
 from .access import Access
 from .classify_settings import ClassifySettings
 from .clip_models import with_known_model
+from .described import answers
 from .door import NotFound, as_response, result_of
 from .forms import FormAccess, Sent, form_described, form_door, sent_form, took_s
 from .uploads import TooLarge
@@ -53,9 +55,11 @@ def router(
     shaped = form_door(own, _failure, MOST_BYTES, _TOO_LARGE, settings.is_private)
     routes = APIRouter(tags=["clip"], route_class=shaped)
     classifier = _Classifier(service, settings, labels)
-    routes.get("/analyze")(classifier.analyze)
-    routes.post("/analyze", openapi_extra=form_described("file"))(classifier.upload)
-    routes.get("/health")(classifier.health)
+    failure = {**_failure(described.LINE), "metadata": {"processing_time": 0.01}}
+    told = answers(described.CLASSIFIED, failure=failure)
+    routes.get("/analyze", responses=told)(classifier.analyze)
+    routes.post("/analyze", openapi_extra=form_described("file"), responses=told)(classifier.upload)
+    routes.get("/health", responses=answers(described.CLASSIFIER, failure=failure))(classifier.health)
     return routes
 
 
@@ -77,7 +81,10 @@ class _Classifier:
         self._labels = _as_lines(found)
 
     def analyze(
-        self, request: Request, url: str | None = Query(None), file: str | None = Query(None)
+        self,
+        request: Request,
+        url: str | None = Query(None, description="A picture's address on the public internet."),
+        file: str | None = Query(None, description="A picture below the folders that may be used."),
     ) -> Response:
         """200 {service, status, predictions: [{label, confidence, emoji}, …], metadata}, the best first.
 
@@ -93,7 +100,7 @@ class _Classifier:
         raise InputError("Must provide either url or file parameter")
 
     def upload(self, request: Request, sent: Sent = Depends(sent_form)) -> Response:
-        """The same of a form's file, of 8 MB at most."""
+        """200, the same of a form's file, of 8 MB at most."""
         content = sent.file("file", MOST_BYTES, _TOO_LARGE)
         return self._classified(picture_of_bytes(content, "file"), request)
 

@@ -1,29 +1,53 @@
-"""What /docs says besides the fields: how an answer looks, and that an error is one line."""
+"""What /docs says besides the questions' fields: how an answer looks, what its fields mean, and that an error
+is one line.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Responses = dict[int | str, dict[str, Any]]
 
 _JSON = "application/json"
+LINE = "one line: what is wrong, and the way out"
 
 
-def answers(example: Any, status: int = 200, key: str = "error") -> Responses:
-    """The answers of a route, by an example. key: what an error is called in its JSON."""
-    schema = schema_of(example)
-    told = {"description": "The answer.", "content": {_JSON: {"schema": schema, "example": example}}}
-    return {status: told, **errors(key)}
+class ByName(dict[str, Any]):
+    """Of an example: names that are others in every answer. All have a value of one kind."""
 
 
-def errors(key: str | None = "error") -> Responses:
-    """key: None where an error is told in other ways."""
-    line = {"type": "string", "description": "One line: what is wrong, and the way out."}
-    schema: dict[str, Any] = {"type": "object"}
-    if key is not None:
-        schema |= {"properties": {key: line}, "required": [key]}
-    content = {_JSON: {"schema": schema}}
+class Partly(dict[str, Any]):
+    """Of an example: fields that are not in every answer."""
+
+
+def answers(example: Any, status: int = 200, failure: Mapping[str, Any] | str | None = "error") -> Responses:
+    """The answers of a route, by an example. failure: see errors()."""
+    told = {
+        "description": "The answer.",
+        "content": {_JSON: {"schema": schema_of(example), "example": example}},
+    }
+    return {status: told, **errors(failure)}
+
+
+def events(what: str, sent: Callable[[Any], str], *examples: Mapping[str, Any]) -> Responses:
+    """A stream of server-sent events, by an example of each. sent: how it goes over the wire."""
+    data = {
+        "type": "string",
+        "description": "JSON.",
+        "contentMediaType": _JSON,
+        "contentSchema": {"anyOf": [schema_of(example) for example in examples]},
+    }
+    # OpenAPI 3.2's word, as FastAPI itself writes it; readers of older ones have the example.
+    event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    stream = {"itemSchema": event, "example": "".join(map(sent, examples))}
+    return {200: {"description": what, "content": {"text/event-stream": stream}}}
+
+
+def errors(failure: Mapping[str, Any] | str | None = "error") -> Responses:
+    """failure: an example, or what the line is called in it; None where an error is told in other ways."""
+    example = {failure: LINE} if isinstance(failure, str) else failure or {}
+    content = {_JSON: {"schema": schema_of(example), "example": example}}
     return {
         "4XX": {"description": "Not answered; the line says why.", "content": content},
         "5XX": {"description": "promptglass, or what it asked in turn, failed.", "content": content},
@@ -31,10 +55,13 @@ def errors(key: str | None = "error") -> Responses:
 
 
 def schema_of(example: Any) -> dict[str, Any]:
-    """The shape of an example: its names, and the types of what is no null."""
+    """The shape of an example: its names and what they mean, and the types of what is never null."""
+    if isinstance(example, ByName):
+        return {"type": "object", "additionalProperties": schema_of(next(iter(example.values())))}
     if isinstance(example, Mapping):
-        properties = {name: schema_of(value) for name, value in example.items()}
-        return {"type": "object", "properties": properties}
+        properties = {name: _field(name, value) for name, value in example.items()}
+        required = {} if isinstance(example, Partly) or not properties else {"required": [*properties]}
+        return {"type": "object", "properties": properties, **required}
     if isinstance(example, list):
         return {"type": "array", "items": schema_of(example[0]) if example else {}}
     for kind, name in ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string")):
@@ -43,22 +70,178 @@ def schema_of(example: Any) -> dict[str, Any]:
     return {}
 
 
+def _field(name: str, example: Any) -> dict[str, Any]:
+    schema = schema_of(example)
+    if name in _MAY_BE_NULL:  # OpenAPI 3.0 and 3.1 have other words for that: without a type, anything goes
+        schema.pop("type", None)
+    return {**schema, "description": FIELDS[name]}
+
+
+# -- what fields mean ----------------------------------------------------------------------------------------
+
+# A name means the same wherever it stands.
+FIELDS = {
+    # a picture, and what is said of it
+    "picture": "What the picture is called.",
+    "format": "The file's format, such as PNG.",
+    "width": "In pixels.",
+    "height": "In pixels.",
+    "answers": "What each mode says. Some say more than these fields: settings, tables, candidates.",
+    "mode": "How the picture was looked at: best, fast, caption, tags, llm/…",
+    "text": "The prompt; of a warning, what to know.",
+    "model": "The model that answered; null where none was needed.",
+    "score": "How close text and picture are, as CLIP's cosine; null where CLIP did not compare them. "
+    "In the image analyzer's `analysis`: how sure CLIP is, from 0 to 1.",
+    "elapsed_s": "Seconds that it took.",
+    "failures": "What did not work, and why.",
+    "left_out": "Modes that cannot run here, and why.",
+    "error": "One line: what is wrong, and the way out; null where nothing is.",
+    "warnings": "What to know although it went well, a line each.",
+    "categories": "By category: its labels, the best first.",
+    "label": "What may be in the picture.",
+    "confidence": "How sure CLIP is of this label among the others, from 0 to 1.",
+    "emoji": "One that stands for the label; empty or left out where there is none.",
+    # what is here
+    "version": "Of promptglass.",
+    "host": "What promptglass runs in.",
+    "note": "What to know although it went well; empty, null or left out where there is nothing.",
+    "facts": "What to know of the host, such as its device.",
+    "modes": "Which modes; of the service, what stands in the way of each, or null.",
+    "roots": "Folders that may be used.",
+    "models": "Models, and for an endpoint the names of its language models.",
+    "name": "What it is called.",
+    "kind": "What kind it is: of model, job or event.",
+    "here": "Whether its files are here.",
+    "command": "What fetches it.",
+    "size_bytes": "Of what is fetched.",
+    "licence": "Of the weights.",
+    "own": "What interrogates where nobody names another.",
+    "open_clip": "Names of CLIPs that can be asked for as well.",
+    "endpoints": "Where language models are.",
+    "reachable": "Whether it answers.",
+    "usable": "Whether it can be asked.",
+    "message": "In words, for people.",
+    # files
+    "files": "What was written.",
+    "path": "Where it lies.",
+    "lines": "How many.",
+    "is_ascii": "Whether all letters are plain ones; Impact-Pack misreads others in .txt.",
+    "notes": "What to know, a line each.",
+    "sidecar": "What was found out, as docs/sidecar.schema.json describes it; null where there is none.",
+    "sidecars": "In the order of the question.",
+    # jobs
+    "batches": "The newest first.",
+    "id": "Its name here. Of events: a number that grows.",
+    "folder": "Where it works.",
+    "state": "Of a job: running, stopping, done, failed, stopped. Of a file: written, unchanged, removed.",
+    "progress": "Of what is under way; null where nothing was told yet.",
+    "what": "What is being done.",
+    "done": "How many are done.",
+    "total": "How many there are; null while that is not known.",
+    "result": "How it ended; null until then.",
+    "counts": "How many pictures, by what became of them.",
+    "is_whole": "Whether nothing was left undone.",
+    "events": "What was told meanwhile, as the stream of events has it.",
+    "todo": "Pictures to be worked on.",
+    "unchanged": "Pictures that have their answers already.",
+    "results": "What became of each image.",
+    "success": "Whether it went well.",
+    "successful": "How many went well.",
+    "failed": "How many did not.",
+    # the image analyzer
+    "generatedPrompt": "The prompt.",
+    "analysis": "By category: its best labels.",
+    "value": "The label.",
+    "userInput": "The wishes, as they were sent.",
+    "status": "How it went, or how it stands, in a word.",
+    "service": "Which service answers.",
+    "analyzer_initialized": "Whether CLIP is here.",
+    "image": "The picture's file, of 20 MB at most.",
+    "user_prompt": "Wishes, in words: “a beautiful landscape”.",
+    "deep_thinking": "Have a language model think longer, and write more.",
+    # the CLIP service
+    "predictions": "Labels, the best first.",
+    "metadata": "About the answer.",
+    "processing_time": "Seconds that it took.",
+    "model_info": "About the model.",
+    "framework": "Whose model it is.",
+    "model_status": "“loaded”, or “not_loaded” where CLIP is not here.",
+    "device": "What models run on.",
+    "num_labels": "How many labels there are to choose from.",
+    "file": "The picture's file, of 8 MB at most.",
+    # as other programs have it
+    "caption": "The caption, and the best labels; or tags.",
+    "prompt": "The prompt; null where there is none.",
+    **dict.fromkeys(
+        ("medium", "artist", "movement", "trending", "flavor"),
+        "Its labels with their cosines, the best first.",
+    ),
+    "detail": "One line: what is wrong, and the way out.",
+    # the library
+    "total_files": "Pictures in the folder.",
+    "processed": "Pictures that were new, had changed, or had moved; of a scan under way, those looked at.",
+    "skipped": "Pictures that are as they were.",
+    "errors": "Files that could not be read.",
+    "current_file": "What is being looked at; null where nothing is.",
+    "added": "Pictures that were new.",
+    "changed": "Pictures that are others now.",
+    "updated": "Pictures of which more is known now.",
+    "moved": "Pictures that lie elsewhere now.",
+    "missing": "Pictures that are gone.",
+    "encrypted": "Pictures with an encrypted sidecar: its prompts are not taken in.",
+    "prompts": "Prompts; of a scan, how many the library has of this folder.",
+    "images": "The images of this page.",
+    "pagination": "Which page it is.",
+    "page": "From 1 on.",
+    "limit": "How many there are on a page.",
+    "pages": "How many pages there are.",
+    "file_path": "Where the file lies.",
+    "file_name": "Without its folder.",
+    "file_size": "In bytes.",
+    "sha256": "Of the file, in hexadecimal.",
+    "created_at": "When the library took it in, or the prompt was made; UTC.",
+    "modified_at": "When the file was last written; UTC.",
+    "missing_since": "Since when the file is gone; null where it is there.",
+    "image_id": "Which image it is about.",
+    "prompt_text": "The prompt.",
+    "negative_prompt": "The negative prompt; null where there is none.",
+    "prompt_type": "embedded, clip_generated, llm_generated or tagged.",
+    "settings": "With which settings it came about.",
+    "source": "Where the prompt comes from.",
+    "answered_by": "The model that answered, by its own name.",
+    "cached": "Whether it was known already.",
+    "comparison": "With the prompt in the file; null where there is none.",
+    "embedded": "The prompt in the file.",
+    "embedded_score": "How close that is to the picture; null where CLIP did not compare them.",
+    "similarity": "How close both prompts are to each other; null where CLIP did not compare them.",
+    "count": "How many there are.",
+    "available": "Whether pictures can be interrogated.",
+    "reason": "What stands in the way.",
+}
+_MAY_BE_NULL = frozenset(name for name, said in FIELDS.items() if "null" in said)
+
+
+# -- examples ------------------------------------------------------------------------------------------------
+
 ANSWER = {
     "mode": "fast",
     "text": "a cat on a mat, golden hour, highly detailed",
-    "model": None,
-    "score": None,
+    "model": "ViT-L-14/openai",
+    "score": 0.3127,
     "elapsed_s": 0.41,
 }
 PICTURE = {"picture": "image", "format": "PNG", "width": 512, "height": 768}
 _FAILED = [{"mode": "best", "error": "ViT-L-14/openai is not here (promptglass models get ViT-L-14/openai)"}]
 INTERROGATED = {**PICTURE, "answers": [ANSWER], "failures": _FAILED, "left_out": _FAILED}
-ANALYZED = {
-    **PICTURE,
-    "model": "ViT-L-14/openai",
-    "categories": {"style": [{"label": "photograph", "confidence": 0.93, "score": 0.24, "emoji": "📷"}]},
-}
-REFINED = {"answers": [{**ANSWER, "mode": "llm/refine"}], "warnings": ["not compared with the picture: …"]}
+_STYLE = {"label": "photograph", "confidence": 0.93, "score": 0.24, "emoji": "📷"}
+CATEGORIZED = {**PICTURE, "model": "ViT-L-14/openai", "categories": ByName(style=[_STYLE])}
+REFINED = Partly(
+    {
+        **PICTURE,
+        "answers": [{**ANSWER, "mode": "llm/refine"}],
+        "warnings": ["not compared with the picture: …"],
+    }
+)
 WRITTEN = {
     "files": [
         {
@@ -75,8 +258,8 @@ HEALTH = {
     "version": "0.1.0",
     "host": "standalone",
     "note": "",
-    "facts": {"device": "cpu"},
-    "modes": {"palette": None, "best": None},
+    "facts": ByName(device="cpu"),
+    "modes": ByName(palette=None, best=None),
     "roots": ["/pictures"],
     "models": [
         {
@@ -106,18 +289,153 @@ MODELS = {
     ],
     "open_clip": ["ViT-L-14/openai"],
 }
+_COUNTS = ByName(done=12, unchanged=30)
 BATCH = {
     "id": "0f3c",
     "kind": "batch",
     "folder": "/pictures",
-    "state": "running",
+    "state": "done",
     "error": None,
-    "progress": None,
-    "result": None,
+    "progress": {"what": "reading pictures", "done": 12, "total": 12},
+    "result": {"counts": _COUNTS, "is_whole": True},
     "done": 12,
-    "total": None,
-    "counts": {"done": 12, "unchanged": 30},
+    "total": 12,
+    "counts": _COUNTS,
 }
+BATCH_EVENTS = (
+    {"id": 1, "kind": "warning", "text": "…"},
+    {"id": 2, "kind": "planned", "todo": 12, "unchanged": 30, "modes": ["fast"]},
+    {
+        "id": 3,
+        "kind": "outcome",
+        "done": 12,
+        "total": 12,
+        "counts": _COUNTS,
+        "path": "/pictures/a.png",
+        "status": "done",
+        "error": None,
+        "note": None,
+        "answers": ByName(fast={"prompt": "a cat on a mat", "score": 0.3127}),
+    },
+    {**BATCH, "kind": "end"},
+)
+BATCH_WITH_EVENTS = Partly({**BATCH, "events": [{"id": 2, "kind": "planned"}]})
 BATCHES = {"batches": [BATCH]}
 SIDECAR = {"path": "/pictures/a.png", "sidecar": None}
 SIDECARS = {"sidecars": [SIDECAR]}
+
+# The image analyzer's, of seed 001.
+ANALYSIS = ByName(style=[{"value": "photorealism", "score": 0.4012}])
+ANALYSIS_EVENTS = (
+    {"status": "analyzing", "message": "Analyzing image..."},
+    {"status": "analyzed", "analysis": ANALYSIS},
+    {"status": "generating", "message": "Generating prompt..."},
+    {"status": "complete", "generatedPrompt": "a woman, photorealism, golden hour"},
+)
+ANALYZED = Partly(
+    success=True,
+    generatedPrompt="a woman, photorealism, golden hour",
+    analysis=ANALYSIS,
+    userInput="a beautiful landscape",
+    note="made of CLIP's labels, without a language model: …",
+)
+ANALYZER = {"status": "ok", "service": "image-analyzer", "analyzer_initialized": True}
+
+# The CLIP service's, of seed 004.
+CLASSIFIED = {
+    "service": "clip",
+    "status": "success",
+    "predictions": [Partly(label="man", confidence=0.401, emoji="🧑")],
+    "metadata": {"processing_time": 0.16, "model_info": {"framework": "OpenAI"}},
+}
+CLASSIFIER = {"status": "healthy", "model_status": "loaded", "device": "cpu", "num_labels": 1020}
+
+# The library's, of seed 002.
+IMAGE = {
+    "id": "5f0c",
+    "file_path": "/pictures/a.png",
+    "file_name": "a.png",
+    "file_size": 512_000,
+    "width": 512,
+    "height": 768,
+    "format": "png",
+    "sha256": "9f86…",
+    "created_at": "2026-01-01T12:00:00.000000Z",
+    "modified_at": "2026-01-01T11:00:00.000000Z",
+    "missing_since": None,
+}
+IMAGES = {"images": [IMAGE], "pagination": {"page": 1, "limit": 50, "total": 120, "pages": 3}}
+SCANNED = {
+    "total_files": 120,
+    "processed": 19,
+    "skipped": 100,
+    "errors": 1,
+    "current_file": None,
+    "added": 16,
+    "changed": 1,
+    "updated": 1,
+    "moved": 1,
+    "missing": 0,
+    "encrypted": 0,
+    "prompts": 90,
+    "failures": [{"path": "/pictures/b.png", "error": "…"}],
+}
+SCANNING = Partly({"status": "idle", **SCANNED})
+_COMPARED = {"embedded": "a cat, masterpiece", "embedded_score": 0.29, "similarity": 0.83}
+IMAGE_INTERROGATED = Partly(
+    image_id="5f0c",
+    prompt="a cat on a mat, golden hour",
+    source="clip_interrogation",
+    model="clip",
+    mode="best",
+    score=0.31,
+    answered_by="ViT-L-14/openai",
+    cached=False,
+    comparison=_COMPARED,
+    note="only in the library, not beside the picture: …",
+)
+INTERROGATION = {
+    "id": "0f3c",
+    "kind": "interrogate-images",
+    "state": "done",
+    "error": None,
+    "progress": {"what": "interrogating", "done": 2, "total": 2},
+    "result": {"total": 2, "successful": 1, "failed": 1},
+}
+INTERROGATION_WITH_RESULTS = {
+    **INTERROGATION,
+    "results": [
+        Partly(
+            id=1,
+            kind="outcome",
+            done=1,
+            counts=ByName(total=2, successful=1, failed=0),
+            image_id="5f0c",
+            success=True,
+            prompt="a cat on a mat, golden hour",
+            error=None,
+            score=0.31,
+        )
+    ],
+}
+_PROMPT = {
+    "id": "7a1b",
+    "image_id": "5f0c",
+    "prompt_text": "a cat on a mat, golden hour",
+    "negative_prompt": None,
+    "prompt_type": "clip_generated",
+    "created_at": "2026-01-01T12:00:00.000000Z",
+    "mode": "best",
+    "model": "ViT-L-14/openai",
+    "score": 0.31,
+    "settings": {},
+    "comparison": _COMPARED,
+}
+PROMPTS = {"image_id": "5f0c", "prompts": [_PROMPT]}
+PROMPTS_FOUND = {"prompts": [_PROMPT], "count": 1}
+INTERROGATOR = {"status": "ok", "service": "clip", "available": True}
+NO_INTERROGATOR = {"status": "unavailable", "service": "clip", "available": False, "reason": LINE}
+
+# clip-interrogator-ext's.
+_COSINES = ByName({"a photo": 0.24})
+TABLES = dict.fromkeys(("medium", "artist", "movement", "trending", "flavor"), _COSINES)

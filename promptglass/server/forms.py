@@ -24,6 +24,7 @@ from starlette.responses import Response
 
 from ..errors import DependencyMissing, InputError
 from .access import Access, Refusal
+from .described import schema_of
 from .door import Shape, as_response, door
 from .uploads import TooLarge
 
@@ -221,12 +222,9 @@ async def sent_form(request: Request) -> Sent:
     return Sent(fields, files)
 
 
-def form_described(file: str, **fields: str) -> dict[str, Any]:
-    """For /docs: a form with one file, and fields of these types."""
-    properties = {file: {"type": "string", "format": "binary"}}
-    schema = {
-        "type": "object",
-        "properties": {**properties, **{name: {"type": kind} for name, kind in fields.items()}},
-        "required": [file],
-    }
+def form_described(file: str, **fields: Any) -> dict[str, Any]:
+    """For /docs: a form with one file, and fields by an example of each."""
+    schema = schema_of({file: "", **fields})
+    schema["properties"][file]["format"] = "binary"
+    schema["required"] = [file]
     return {"requestBody": {"required": True, "content": {_FORM: {"schema": schema}}}}

@@ -11,8 +11,10 @@ from fastapi import APIRouter, Body, Request, Response
 from ..choice import Choice
 from ..errors import InputError, visible
 from ..service import Service
+from . import described
 from .access import Access
 from .clip_models import open_clip_models, own_model, with_known_model
+from .described import answers
 from .door import as_response, door, result_of
 from .uploads import picture_of
 
@@ -32,9 +34,11 @@ def router(service: Service, access: Access) -> APIRouter:
     shaped = door(access, lambda line: {"detail": line})
     routes = APIRouter(prefix=PREFIX, tags=["clip-interrogator-ext"], route_class=shaped)
     extension = _Extension(service)
-    routes.get("/models")(extension.models)
-    routes.post("/prompt")(extension.prompt)
-    routes.post("/analyze")(extension.analyze)
+    routes.get("/models", responses=answers([_DEFAULT_MODEL], failure="detail"))(extension.models)
+    routes.post("/prompt", responses=answers({"prompt": "a cat on a mat, …"}, failure="detail"))(
+        extension.prompt
+    )
+    routes.post("/analyze", responses=answers(described.TABLES, failure="detail"))(extension.analyze)
     return routes
 
 

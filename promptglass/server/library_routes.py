@@ -8,7 +8,7 @@ import re
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Body, Path, Query, Request, Response
 
 from ..analyzers import CLIP_MODES
 from ..choice import CLIP_MODEL, Choice
@@ -18,8 +18,10 @@ from ..librarian import Librarian, NoSuchImage, Wanted
 from ..library import Image, Library, Scanned
 from ..library_files import Prompt, iso
 from ..service import Service
+from . import described
 from .access import Access
 from .clip_models import with_known_model
+from .described import answers
 from .door import UNEXPECTED, NotFound, as_response, door, result_of
 from .library_access import BodilessPosts
 
@@ -35,22 +37,34 @@ _MODELS = {
     "clip_vit_h_14": "ViT-H-14/laion2b_s32b_b79k",
 }
 
+# What fields mean: /docs says it.
+_ID: Any = Path(..., description="An image, by its id in the library.")
+_JOB: Any = Path(..., description="A job, by the id that its start told.")
+_MODEL: Any = Body(None, description="“clip” or null for what is here, “deepdanbooru”, or CLIP by name.")
+_MODE: Any = Body(None, description=f"One of {', '.join(CLIP_MODES)}; null: the best that can run here.")
+_LIMIT = f"How many at a time; {_MOST:,} at most."
+_FORCE: Any = Body(False, description="Ask again where an answer is known already.")
+
 
 def router(service: Service, access: Access, library: Library) -> APIRouter:
     routes = APIRouter(prefix=PREFIX, tags=["library"], route_class=door(BodilessPosts.of(access)))
     librarian = Librarian(service, library)
     images, batches, prompts = _Images(librarian), _Interrogations(librarian), _Prompts(librarian)
-    routes.post("/images/scan")(images.scan)
-    routes.get("/images/scan/status")(images.status)
-    routes.post("/images/interrogate", status_code=202)(batches.start)
-    routes.get("/images/interrogate/{job}")(batches.show)
-    routes.post("/images/interrogate/{job}/stop")(batches.stop)
-    routes.get("/images")(images.listed)
-    routes.get("/images/{id}")(images.one)
-    routes.post("/images/{id}/interrogate")(images.interrogate)
-    routes.get("/prompts/search")(prompts.search)
-    routes.get("/prompts/image/{id}")(prompts.of_image)
-    routes.get("/clip/health")(batches.health)
+    routes.post("/images/scan", responses=answers(described.SCANNED))(images.scan)
+    routes.get("/images/scan/status", responses=answers(described.SCANNING))(images.status)
+    job = described.INTERROGATION
+    routes.post("/images/interrogate", status_code=202, responses=answers(job, 202))(batches.start)
+    told = answers(described.INTERROGATION_WITH_RESULTS)
+    routes.get("/images/interrogate/{job}", responses=told)(batches.show)
+    routes.post("/images/interrogate/{job}/stop", responses=answers(job))(batches.stop)
+    routes.get("/images", responses=answers(described.IMAGES))(images.listed)
+    routes.get("/images/{id}", responses=answers(described.IMAGE))(images.one)
+    found = answers(described.IMAGE_INTERROGATED)
+    routes.post("/images/{id}/interrogate", responses=found)(images.interrogate)
+    routes.get("/prompts/search", responses=answers(described.PROMPTS_FOUND))(prompts.search)
+    routes.get("/prompts/image/{id}", responses=answers(described.PROMPTS))(prompts.of_image)
+    able = {**answers(described.INTERROGATOR), **answers(described.NO_INTERROGATOR, 503)}
+    routes.get("/clip/health", responses=able)(batches.health)
     return routes
 
 
@@ -58,7 +72,12 @@ class _Images:
     def __init__(self, librarian: Librarian) -> None:
         self._librarian = librarian
 
-    def scan(self, request: Request, path: str = Body(...), recursive: bool = Body(True)) -> Response:
+    def scan(
+        self,
+        request: Request,
+        path: str = Body(..., description="A folder below those that may be used."),
+        recursive: bool = Body(True, description="Folders within it, too."),
+    ) -> Response:
         """200 {total_files, processed, skipped, errors, current_file; added, changed, updated, moved,
         missing, encrypted, prompts, failures: [{path, error}]}, when it is done. Whoever leaves stops it.
         """
@@ -78,15 +97,12 @@ class _Images:
 
     def listed(
         self,
-        page: int = Query(1, ge=1, le=10**9),
-        limit: int = Query(50, ge=1),
-        q: str = Query(""),
-        missing: bool = Query(False),
+        page: int = Query(1, ge=1, le=10**9, description="From 1 on."),
+        limit: int = Query(50, ge=1, description=_LIMIT),
+        q: str = Query("", description="Words of a file's name, or of a prompt."),
+        missing: bool = Query(False, description="Those whose file is gone, too."),
     ) -> Response:
-        """200 {images: [image, …], pagination: {page, limit, total, pages}}.
-
-        q: words of a file's name, or of a prompt. missing: those whose file is gone, too.
-        """
+        """200 {images: [image, …], pagination: {page, limit, total, pages}}."""
         limit = min(limit, _MOST)
         asked = (q, self._librarian.roots, missing)
         images = self._librarian.library.images(limit, (page - 1) * limit, *asked)
@@ -94,17 +110,17 @@ class _Images:
         pagination = {"page": page, "limit": limit, "total": total, "pages": -(-total // limit)}
         return as_response({"images": [*map(_image, images)], "pagination": pagination})
 
-    def one(self, id: str) -> Response:
+    def one(self, id: str = _ID) -> Response:
         """200: the image."""
         return as_response(_image(_known(self._librarian, id)))
 
     def interrogate(
         self,
         request: Request,
-        id: str,
-        model: str | None = Body(None),
-        mode: str | None = Body(None),
-        force: bool = Body(False),
+        id: str = _ID,
+        model: str | None = _MODEL,
+        mode: str | None = _MODE,
+        force: bool = _FORCE,
     ) -> Response:
         """200 {image_id, prompt, source, model; mode, score, answered_by, cached, comparison; note}.
 
@@ -125,11 +141,11 @@ class _Interrogations:
 
     def start(
         self,
-        ids: list[str] | None = Body(None),
-        all: bool = Body(False),
-        model: str | None = Body(None),
-        mode: str | None = Body(None),
-        force: bool = Body(False),
+        ids: list[str] | None = Body(None, description="Images, by their ids."),
+        all: bool = Body(False, description="All of the library instead."),
+        model: str | None = _MODEL,
+        mode: str | None = _MODE,
+        force: bool = _FORCE,
     ) -> Response:
         """202: the job. What has an answer already keeps it, so it can be stopped and started again."""
         if all == bool(ids):
@@ -137,13 +153,17 @@ class _Interrogations:
         wanted = _wanted(self._librarian, model, mode, force)
         return as_response(_told(self._librarian.interrogate_all(ids or None, wanted)), 202)
 
-    def show(self, job: str, after: int = Query(0, ge=0)) -> Response:
+    def show(
+        self,
+        job: str = _JOB,
+        after: int = Query(0, ge=0, description="Only results that came after the one of this id."),
+    ) -> Response:
         """200: the job, with its results that came after the one of this id, as far as they are kept."""
         found = self._found(job)
         results = [event for event in found.events(after) if event["kind"] == "outcome"]
         return as_response({**_told(found), "results": results})
 
-    def stop(self, job: str) -> Response:
+    def stop(self, job: str = _JOB) -> Response:
         """200: the job."""
         found = self._found(job)
         found.stop()
@@ -167,13 +187,17 @@ class _Prompts:
     def __init__(self, librarian: Librarian) -> None:
         self._librarian = librarian
 
-    def of_image(self, id: str) -> Response:
+    def of_image(self, id: str = _ID) -> Response:
         """200 {image_id, prompts: [prompt, …]}, the oldest first."""
         image = _known(self._librarian, id)
         prompts = self._librarian.library.prompts_of(image.id)
         return as_response({"image_id": image.id, "prompts": [*map(_prompt, prompts)]})
 
-    def search(self, q: str = Query(""), limit: int = Query(50, ge=1)) -> Response:
+    def search(
+        self,
+        q: str = Query("", description="Words that are all in the prompt."),
+        limit: int = Query(50, ge=1, description=_LIMIT),
+    ) -> Response:
         """200 {prompts: [prompt, …], count}: those that have all of the words, the best first."""
         if not q.strip():
             raise InputError("say what to look for: ?q=golden+light")

@@ -25,11 +25,11 @@ def router(service: Service, access: Access) -> APIRouter:
     shaped = door(access, lambda line: {"detail": line})
     routes = APIRouter(prefix=PREFIX, tags=["sdapi"], route_class=shaped)
     api = _Sdapi(service)
-    routes.post("/interrogate", responses=answers({"caption": "a cat on a mat, …"}, key="detail"))(
+    routes.post("/interrogate", responses=answers({"caption": "a cat on a mat, …"}, failure="detail"))(
         api.interrogate
     )
     # Clients look for a WebUI's API by asking it for something that costs nothing.
-    routes.get("/samplers", responses=answers([], key="detail"))(api.samplers)
+    routes.get("/samplers", responses=answers([], failure="detail"))(api.samplers)
     return routes
 
 
