@@ -25,7 +25,7 @@ from ..errors import PromptglassError, Stopped, visible
 from ..images import Picture
 from ..jobs import Job
 from ..progress import silent
-from ..service import Request as Wish
+from ..refine_request import Request as Wish
 from ..service import Service
 from . import described
 from .access import Access

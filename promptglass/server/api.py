@@ -15,7 +15,7 @@ from ..clip.tables import choose_tables
 from ..errors import InputError, visible
 from ..jobs import Job
 from ..refine import COUNT
-from ..service import Request as Wish
+from ..refine_request import Request as Wish
 from ..service import Service
 from . import described
 from .access import Access
