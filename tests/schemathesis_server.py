@@ -79,9 +79,10 @@ def _failure(
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
-        for fields in (case.body, case.query, case.path_parameters):
-            if isinstance(fields, dict):
-                fields.update({name: value for name, value in known.items() if name in fields})
+        if isinstance(case.body, dict):  # where a field too many is none
+            case.body.update(known)
+        for fields in (case.query, case.path_parameters):
+            fields.update({name: value for name, value in known.items() if name in fields})
         answered = case.call(timeout=120)  # batches that were started before take their turns
         said.add(answered.status_code)
         assert answered.status_code != 500, answered.text
@@ -226,6 +227,6 @@ def _ended(client: Any, job: str) -> None:
 
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-    lines = [*_without_models(count), *_with_toys(max(1, count // 5))]
+    lines = [*_without_models(count), *_with_toys(max(10, count // 5))]
     print("\n".join(lines) or "nothing found")
     raise SystemExit(1 if lines else 0)
