@@ -35,7 +35,11 @@ async def answer(app: App, request: web.Request, path: str) -> web.StreamRespons
         if is_read:  # only that somebody leaves can follow
             await is_gone.wait()
             return {"type": "http.disconnect"}
-        piece = await request.content.readany()
+        try:
+            piece = await request.content.readany()
+        except OSError:  # gone in the middle of it
+            is_read = True
+            return {"type": "http.disconnect"}
         is_read = request.content.at_eof()
         return {"type": "http.request", "body": piece, "more_body": not is_read}
 
@@ -46,11 +50,9 @@ async def answer(app: App, request: web.Request, path: str) -> web.StreamRespons
             for name, value in message.get("headers", ()):
                 if name.lower() not in _HOP_BY_HOP:
                     response.headers.add(name.decode("latin-1"), value.decode("latin-1"))
-            if "Content-Length" not in response.headers:
-                response.enable_chunked_encoding()
             await response.prepare(request)
         elif response is not None:
-            if message.get("body"):
+            if message.get("body") and request.method != "HEAD":  # which aiohttp would send
                 await response.write(message["body"])
             if not message.get("more_body"):
                 await response.write_eof()
@@ -94,8 +96,8 @@ def _scope(request: web.Request, path: str) -> Message:
         "path": request.path,
         "raw_path": request.raw_path.partition("?")[0].encode(),
         "root_path": root,
-        "query_string": request.query_string.encode(),
+        "query_string": request.raw_path.partition("?")[2].encode(),
         "headers": [(name.lower(), value) for name, value in request.raw_headers],
         "client": (peer[0], peer[1]) if peer else None,
-        "server": (request.url.host, request.url.port),
+        "server": None,  # the Host header may be anything: who needs it reads it there
     }

@@ -172,7 +172,9 @@ def _is_here(model: str) -> bool:
     return local_path(model) is not None
 
 
-async def queue(graph: dict[str, Any], client_id: str | None, asked_with: Mapping[str, str]) -> str:
+async def queue(
+    graph: dict[str, Any], client_id: str | None, asked_with: Mapping[str, str], front: bool = True
+) -> str:
     """Through the host's own door: what its queue holds inside changes from version to version.
 
     asked_with: the headers of whoever asked for it.
@@ -183,7 +185,7 @@ async def queue(graph: dict[str, Any], client_id: str | None, asked_with: Mappin
 
     server = PromptServer.instance
     url = loopback_url(server.address, server.port, bool(args.tls_keyfile and args.tls_certfile))
-    question = {"prompt": graph, "front": True, "extra_data": {}}
+    question = {"prompt": graph, "front": front, "extra_data": {}}
     # Without one, every browser would be told of it, and take its nodes and errors for the workflow's own.
     question["client_id"] = client_id or f"promptglass-{uuid.uuid4().hex}"
     # Where somebody has put a login before the host, whoever asks us is let in as themselves.

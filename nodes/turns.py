@@ -111,5 +111,5 @@ def _queued(ticket: str) -> str:
             "_meta": {"title": "HTTP"},
         }
     }
-    queued = routes.queue(graph, None, asked_with.get())
+    queued = routes.queue(graph, None, asked_with.get(), front=False)
     return asyncio.run_coroutine_threadsafe(queued, PromptServer.instance.loop).result()
