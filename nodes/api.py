@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..promptglass.choice import Choice
-from ..promptglass.errors import InputError, Stopped
-from ..promptglass.host import OwnModels, root_at, roots_of_environment
+from ..promptglass.errors import Stopped
+from ..promptglass.host import OwnModels, roots_of_environment, roots_that_are_there
 from ..promptglass.progress import Progress
 from ..promptglass.server.access import Access
 from ..promptglass.server.mounted import Mounted
@@ -118,10 +118,5 @@ def _hosts_pair() -> dict[str, jobs.Pair]:
 
 def _roots() -> list[Path]:
     """Those of PROMPTGLASS_ROOTS, and the host's folders of pictures, which it makes when it needs them."""
-    roots = [host.folder_of(kind).resolve() for kind in ("output", "input")]
-    for given in roots_of_environment():
-        try:
-            roots.append(root_at(given))
-        except InputError as error:  # the others are there
-            routes.log.error("promptglass: %s", error)
-    return [*dict.fromkeys(roots)]
+    own = [host.folder_of(kind).resolve() for kind in ("output", "input")]
+    return [*dict.fromkeys([*own, *roots_that_are_there(roots_of_environment())])]

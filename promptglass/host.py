@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -253,6 +253,17 @@ def named_roots(given: Sequence[str | Path]) -> list[Path]:
 
 def roots_of_environment() -> list[str]:
     return [root for root in os.environ.get(ROOTS_VARIABLE, "").split(os.pathsep) if root.strip()]
+
+
+def roots_that_are_there(given: Iterable[str | Path]) -> list[Path]:
+    """Of those that are not the log tells: a host must start, and the others are there."""
+    roots: list[Path] = []
+    for each in given:
+        try:
+            roots.append(root_at(each))
+        except InputError as error:
+            log.error("promptglass: %s", error)
+    return roots
 
 
 def root_at(given: str | Path) -> Path:

@@ -43,22 +43,7 @@ KEY = "a-long-and-random-key"
 SERVER = Path(__file__).parent / "fakes" / "toy_server.py"
 
 
-@pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "config.yaml").write_text("{}")
-    monkeypatch.setenv("PROMPTGLASS_CONFIG", str(tmp_path / "config.yaml"))
-    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "HF_HUB_CACHE"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
-    for name in ("PROMPTGLASS_API_KEY", "PROMPTGLASS_ORIGINS", "PROMPTGLASS_ROOTS"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    place = tmp_path / "pictures"
-    place.mkdir()
-    return place
+pytestmark = pytest.mark.usefixtures("apart")
 
 
 @pytest.fixture

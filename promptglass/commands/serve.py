@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DependencyMissing, InputError, PromptglassError, cause_of, visible
+from ..errors import DependencyMissing, InputError, cause_of, visible
 from ..host import ROOTS_VARIABLE, Standalone, named_roots
 from .choosing import add_server_options
 
@@ -234,16 +234,11 @@ def _origins(given: Sequence[str]) -> frozenset[str]:
 
 def _library(named: str | None) -> Library | None:
     from ..library import Library
+    from ..server.app import own_library
 
     if named == _LIBRARY_OFF:
         return None
-    if named is not None:
-        return Library(named)
-    try:
-        return Library()
-    except PromptglassError as error:
-        log.warning("no library: %s", error)
-        return None
+    return own_library() if named is None else Library(named)
 
 
 def _listening(host: str, port: int) -> socket.socket:

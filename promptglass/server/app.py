@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import DependencyMissing
+from ..errors import DependencyMissing, PromptglassError
 from .access import Access, Visits
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
     from ..library import Library
     from ..service import Service
-    from .described import Responses
+
+log = logging.getLogger("promptglass")
 
 STOPS_WITHIN_S = 30.0
 _DESCRIPTION = """\
@@ -71,8 +73,8 @@ def create_app(
         openapi_url=None,
     )
     app.router.redirect_slashes = False  # to wherever the asker's Host header says
-    for router, responses in _routers(service, access, library):
-        app.include_router(router, responses=responses)
+    for router in _routers(service, access, library):
+        app.include_router(router)
     add_docs(app, visits)
     app.mount("/", page)
     app.state.page = page
@@ -88,6 +90,17 @@ def create_app(
     return app
 
 
+def own_library() -> Library | None:
+    """The user's; None where it cannot be used, which the log says."""
+    from ..library import Library
+
+    try:
+        return Library()
+    except PromptglassError as error:
+        log.warning("no library: %s", error)
+        return None
+
+
 def _make_room(access: Access) -> None:
     """Every question that waits for the models holds a thread; others must not wait for one."""
     from anyio.to_thread import current_default_thread_limiter
@@ -97,20 +110,16 @@ def _make_room(access: Access) -> None:
         limiter.total_tokens = max(limiter.total_tokens, access.room.most + _SPARE_THREADS)
 
 
-def _routers(
-    service: Service, access: Access, library: Library | None
-) -> Iterator[tuple[APIRouter, Responses]]:
-    """All of them, and what /docs says of their errors besides what they say themselves."""
+def _routers(service: Service, access: Access, library: Library | None) -> Iterator[APIRouter]:
     from . import analyze_routes, api, classify_routes, interrogator_ext, sdapi
-    from .described import errors
 
-    yield api.router(service, access, "/v1"), {}
-    yield api.router(service, access), {}
-    yield interrogator_ext.router(service, access), errors("detail")
-    yield sdapi.router(service, access), {}
-    yield analyze_routes.router(service, access), errors(None)
-    yield classify_routes.router(service, access), errors(None)
+    yield api.router(service, access, "/v1")
+    yield api.router(service, access)
+    yield interrogator_ext.router(service, access)
+    yield sdapi.router(service, access)
+    yield analyze_routes.router(service, access)
+    yield classify_routes.router(service, access)
     if library is not None:
         from . import library_routes
 
-        yield library_routes.router(service, access, library), errors(None)
+        yield library_routes.router(service, access, library)

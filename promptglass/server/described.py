@@ -1,11 +1,11 @@
-"""What /docs says besides the questions' fields: how an answer looks, what its fields mean, and that an error
-is one line.
-"""
+"""What /docs says besides the questions' fields: how an answer looks, and that an error is one line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from .fields import FIELDS, MAY_BE_NULL
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -21,7 +21,7 @@ class Partly(dict[str, Any]):
     """Of an example: fields that are not in every answer."""
 
 
-def answers(example: Any, status: int = 200, failure: Mapping[str, Any] | str | None = "error") -> Responses:
+def answers(example: Any, status: int = 200, failure: Mapping[str, Any] | str = "error") -> Responses:
     """The answers of a route, by an example. failure: see errors()."""
     told = {
         "description": "The answer.",
@@ -44,9 +44,9 @@ def events(what: str, sent: Callable[[Any], str], *examples: Mapping[str, Any]) 
     return {200: {"description": what, "content": {"text/event-stream": stream}}}
 
 
-def errors(failure: Mapping[str, Any] | str | None = "error") -> Responses:
-    """failure: an example, or what the line is called in it; None where an error is told in other ways."""
-    example = {failure: LINE} if isinstance(failure, str) else failure or {}
+def errors(failure: Mapping[str, Any] | str = "error") -> Responses:
+    """failure: an example, or what the line is called in it."""
+    example = {failure: LINE} if isinstance(failure, str) else failure
     content = {_JSON: {"schema": schema_of(example), "example": example}}
     return {
         "4XX": {"description": "Not answered; the line says why.", "content": content},
@@ -72,153 +72,9 @@ def schema_of(example: Any) -> dict[str, Any]:
 
 def _field(name: str, example: Any) -> dict[str, Any]:
     schema = schema_of(example)
-    if name in _MAY_BE_NULL:  # OpenAPI 3.0 and 3.1 have other words for that: without a type, anything goes
+    if name in MAY_BE_NULL:  # OpenAPI 3.0 and 3.1 have other words for that: without a type, anything goes
         schema.pop("type", None)
     return {**schema, "description": FIELDS[name]}
-
-
-# -- what fields mean ----------------------------------------------------------------------------------------
-
-# A name means the same wherever it stands.
-FIELDS = {
-    # a picture, and what is said of it
-    "picture": "What the picture is called.",
-    "format": "The file's format, such as PNG.",
-    "width": "In pixels.",
-    "height": "In pixels.",
-    "answers": "What each mode says. Some say more than these fields: settings, tables, candidates.",
-    "mode": "How the picture was looked at: best, fast, caption, tags, llm/…",
-    "text": "The prompt; of a warning, what to know.",
-    "model": "The model that answered; null where none was needed.",
-    "score": "How close text and picture are, as CLIP's cosine; null where CLIP did not compare them. "
-    "In the image analyzer's `analysis`: how sure CLIP is, from 0 to 1.",
-    "elapsed_s": "Seconds that it took.",
-    "failures": "What did not work, and why.",
-    "left_out": "Modes that cannot run here, and why.",
-    "error": "One line: what is wrong, and the way out; null where nothing is.",
-    "warnings": "What to know although it went well, a line each.",
-    "categories": "By category: its labels, the best first.",
-    "label": "What may be in the picture.",
-    "confidence": "How sure CLIP is of this label among the others, from 0 to 1.",
-    "emoji": "One that stands for the label; empty or left out where there is none.",
-    # what is here
-    "version": "Of promptglass.",
-    "host": "What promptglass runs in.",
-    "note": "What to know although it went well; empty, null or left out where there is nothing.",
-    "facts": "What to know of the host, such as its device.",
-    "modes": "Which modes; of the service, what stands in the way of each, or null.",
-    "roots": "Folders that may be used.",
-    "models": "Models, and for an endpoint the names of its language models.",
-    "name": "What it is called.",
-    "kind": "What kind it is: of model, job or event.",
-    "here": "Whether its files are here.",
-    "command": "What fetches it.",
-    "size_bytes": "Of what is fetched.",
-    "licence": "Of the weights.",
-    "own": "What interrogates where nobody names another.",
-    "open_clip": "Names of CLIPs that can be asked for as well.",
-    "endpoints": "Where language models are.",
-    "reachable": "Whether it answers.",
-    "usable": "Whether it can be asked.",
-    "message": "In words, for people.",
-    # files
-    "files": "What was written.",
-    "path": "Where it lies.",
-    "lines": "How many.",
-    "is_ascii": "Whether all letters are plain ones; Impact-Pack misreads others in .txt.",
-    "notes": "What to know, a line each.",
-    "sidecar": "What was found out, as docs/sidecar.schema.json describes it; null where there is none.",
-    "sidecars": "In the order of the question.",
-    # jobs
-    "batches": "The newest first.",
-    "id": "Its name here. Of events: a number that grows.",
-    "folder": "Where it works.",
-    "state": "Of a job: running, stopping, done, failed, stopped. Of a file: written, unchanged, removed.",
-    "progress": "Of what is under way; null where nothing was told yet.",
-    "what": "What is being done.",
-    "done": "How many are done.",
-    "total": "How many there are; null while that is not known.",
-    "result": "How it ended; null until then.",
-    "counts": "How many pictures, by what became of them.",
-    "is_whole": "Whether nothing was left undone.",
-    "events": "What was told meanwhile, as the stream of events has it.",
-    "todo": "Pictures to be worked on.",
-    "unchanged": "Pictures that have their answers already.",
-    "results": "What became of each image.",
-    "success": "Whether it went well.",
-    "successful": "How many went well.",
-    "failed": "How many did not.",
-    # the image analyzer
-    "generatedPrompt": "The prompt.",
-    "analysis": "By category: its best labels.",
-    "value": "The label.",
-    "userInput": "The wishes, as they were sent.",
-    "status": "How it went, or how it stands, in a word.",
-    "service": "Which service answers.",
-    "analyzer_initialized": "Whether CLIP is here.",
-    "image": "The picture's file, of 20 MB at most.",
-    "user_prompt": "Wishes, in words: “a beautiful landscape”.",
-    "deep_thinking": "Have a language model think longer, and write more.",
-    # the CLIP service
-    "predictions": "Labels, the best first.",
-    "metadata": "About the answer.",
-    "processing_time": "Seconds that it took.",
-    "model_info": "About the model.",
-    "framework": "Whose model it is.",
-    "model_status": "“loaded”, or “not_loaded” where CLIP is not here.",
-    "device": "What models run on.",
-    "num_labels": "How many labels there are to choose from.",
-    "file": "The picture's file, of 8 MB at most.",
-    # as other programs have it
-    "caption": "The caption, and the best labels; or tags.",
-    "prompt": "The prompt; null where there is none.",
-    **dict.fromkeys(
-        ("medium", "artist", "movement", "trending", "flavor"),
-        "Its labels with their cosines, the best first.",
-    ),
-    "detail": "One line: what is wrong, and the way out.",
-    # the library
-    "total_files": "Pictures in the folder.",
-    "processed": "Pictures that were new, had changed, or had moved; of a scan under way, those looked at.",
-    "skipped": "Pictures that are as they were.",
-    "errors": "Files that could not be read.",
-    "current_file": "What is being looked at; null where nothing is.",
-    "added": "Pictures that were new.",
-    "changed": "Pictures that are others now.",
-    "updated": "Pictures of which more is known now.",
-    "moved": "Pictures that lie elsewhere now.",
-    "missing": "Pictures that are gone.",
-    "encrypted": "Pictures with an encrypted sidecar: its prompts are not taken in.",
-    "prompts": "Prompts; of a scan, how many the library has of this folder.",
-    "images": "The images of this page.",
-    "pagination": "Which page it is.",
-    "page": "From 1 on.",
-    "limit": "How many there are on a page.",
-    "pages": "How many pages there are.",
-    "file_path": "Where the file lies.",
-    "file_name": "Without its folder.",
-    "file_size": "In bytes.",
-    "sha256": "Of the file, in hexadecimal.",
-    "created_at": "When the library took it in, or the prompt was made; UTC.",
-    "modified_at": "When the file was last written; UTC.",
-    "missing_since": "Since when the file is gone; null where it is there.",
-    "image_id": "Which image it is about.",
-    "prompt_text": "The prompt.",
-    "negative_prompt": "The negative prompt; null where there is none.",
-    "prompt_type": "embedded, clip_generated, llm_generated or tagged.",
-    "settings": "With which settings it came about.",
-    "source": "Where the prompt comes from.",
-    "answered_by": "The model that answered, by its own name.",
-    "cached": "Whether it was known already.",
-    "comparison": "With the prompt in the file; null where there is none.",
-    "embedded": "The prompt in the file.",
-    "embedded_score": "How close that is to the picture; null where CLIP did not compare them.",
-    "similarity": "How close both prompts are to each other; null where CLIP did not compare them.",
-    "count": "How many there are.",
-    "available": "Whether pictures can be interrogated.",
-    "reason": "What stands in the way.",
-}
-_MAY_BE_NULL = frozenset(name for name, said in FIELDS.items() if "null" in said)
 
 
 # -- examples ------------------------------------------------------------------------------------------------

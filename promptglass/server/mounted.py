@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DependencyMissing, PromptglassError
@@ -17,10 +16,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import Receive, Scope, Send
 
-    from ..library import Library
     from ..service import Service
-
-log = logging.getLogger("promptglass")
 
 PATH = "/promptglass"
 
@@ -49,19 +45,9 @@ class Mounted:
         await self._app(scope, receive, send)
 
     def _made(self) -> FastAPI:
-        from .app import create_app
+        from .app import create_app, own_library
 
-        return create_app(self._service, self._access, _library(), has_page=False)
-
-
-def _library() -> Library | None:
-    from ..library import Library
-
-    try:
-        return Library()
-    except PromptglassError as error:
-        log.warning("no library: %s", error)
-        return None
+        return create_app(self._service, self._access, own_library(), has_page=False)
 
 
 async def _say(content: Any, status: int, send: Send) -> None:

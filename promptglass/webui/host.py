@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..choice import Choice
 from ..clip.analyzer import ClipAnalyzer
 from ..errors import InputError, visible
-from ..host import OwnModels, allowed, root_at, roots_of_environment
+from ..host import OwnModels, allowed, roots_of_environment, roots_that_are_there
 from ..hosts import WildcardFolder
 from ..progress import Progress
 from ..turns import Turns
@@ -21,8 +20,6 @@ from . import running, settings
 if TYPE_CHECKING:
     from ..clip.loaded import LoadedClip
     from .models import HostCaptioner
-
-log = logging.getLogger("promptglass")
 
 
 class WebUI:
@@ -131,13 +128,8 @@ def _roots() -> list[Path]:
 
     None of them is a setting: whoever can open the page could change it.
     """
-    roots: list[Path] = []
-    for given in [*(running.flag("promptglass_root") or []), *roots_of_environment()]:
-        try:
-            roots.append(root_at(given))
-        except InputError as error:  # the host must start, and the others are there
-            log.error("promptglass: %s", error)
-    return [*dict.fromkeys([*roots, running.output_folder()])]
+    named = [*(running.flag("promptglass_root") or []), *roots_of_environment()]
+    return [*dict.fromkeys([*roots_that_are_there(named), running.output_folder()])]
 
 
 def _endpoints() -> list[str] | None:
