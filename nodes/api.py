@@ -6,7 +6,7 @@ It takes FastAPI, which ComfyUI has not: without it, that is what whoever asks i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,8 @@ from ..promptglass.errors import Stopped
 from ..promptglass.host import OwnModels, roots_of_environment, roots_that_are_there
 from ..promptglass.progress import Progress
 from ..promptglass.server.access import Access
-from ..promptglass.server.mounted import Mounted
+from ..promptglass.server.mounted import MOST_QUESTIONS, Mounted
+from ..promptglass.server.room import Room
 from ..promptglass.service import Service
 from . import host, jobs, routes, wildcards
 from .clip_models import OWN_CLIP, from_host
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1)
 def app() -> Mounted:
-    return Mounted(Service(ComfyUI()), Access(dict, routes.names_of_host()))
+    access = Access(dict, routes.names_of_host(), room=Room(MOST_QUESTIONS))
+    return Mounted(Service(ComfyUI()), access)
 
 
 class ComfyUI:
@@ -48,18 +50,18 @@ class ComfyUI:
         self._models = _Models()
 
     def clip(self, choice: Choice, progress: Progress) -> ClipAnalyzer:
-        choice = _named(choice)
-        is_hosts = choice.model in _hosts_pair()
-        return self._models.clip(choice, self._turns, progress, is_here=is_hosts)
+        pair = _hosts_pair()
+        choice = _named(choice, pair)
+        return self._models.clip(choice, self._turns, progress, is_here=choice.model in pair)
 
     def loaded(self, choice: Choice) -> LoadedClip:
-        return self._models.loaded(_named(choice), self._turns)
+        return self._models.loaded(_named(choice, _hosts_pair()), self._turns)
 
     def turns(self) -> Turns:
         return self._turns
 
     def facts(self) -> dict[str, str]:
-        return {"device": str(host.device()), "CLIP": _named(Choice()).model or ""}
+        return {"device": str(host.device()), "CLIP": next(iter(_hosts_pair()), OWN_CLIP)}
 
     def wildcard_folder(self) -> WildcardFolder:
         from ..promptglass.hosts import WildcardFolder
@@ -102,9 +104,9 @@ class _Models(OwnModels):
         return loaded, clip
 
 
-def _named(choice: Choice) -> Choice:
+def _named(choice: Choice, pair: Iterable[str]) -> Choice:
     """With the name of the model that answers where none was chosen."""
-    return choice if choice.model else replace(choice, model=next(iter(_hosts_pair()), OWN_CLIP))
+    return choice if choice.model else replace(choice, model=next(iter(pair), OWN_CLIP))
 
 
 def _hosts_pair() -> dict[str, jobs.Pair]:

@@ -95,10 +95,10 @@ def device() -> torch.device:
 
 
 def make_room_for(module: torch.nn.Module) -> None:
-    """On the host's device, for a model that is not under its management."""
-    from comfy.model_management import free_memory, module_size
+    """On the host's device, for a model that is not under its management, and for what it computes."""
+    from comfy.model_management import free_memory, minimum_inference_memory, module_size
 
-    free_memory(module_size(module), device())
+    free_memory(module_size(module) + minimum_inference_memory(), device())
 
 
 def add_node(name: str, node: type) -> None:

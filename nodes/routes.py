@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -33,6 +34,8 @@ Handler = Callable[["web.Request"], Awaitable[Answer]]
 
 _MOST_BYTES = 64 * 1024  # of a question
 _QUEUE_S = 30.0
+_HISTORY_S = 2.0
+_making_app = threading.Lock()
 _STATUS = ((ImageError, 404), (InputError, 400), (ModelError, 409), (PromptglassError, 502))
 
 
@@ -101,9 +104,10 @@ async def _service(request: web.Request) -> web.StreamResponse:
 
 
 def _service_app() -> asgi.App:
-    from .api import app
+    with _making_app:  # or two who ask first would have one each
+        from .api import app
 
-    return app()
+        return app()
 
 
 # -- interrogate ---------------------------------------------------------------------------------------------
@@ -247,6 +251,17 @@ async def _job(request: web.Request) -> Answer:
 def is_queued(prompt_id: str) -> bool:
     """Whether a job runs or is to run."""
     return any(prompt_id in ids for ids in _in_queue())
+
+
+def forget(prompt_id: str) -> None:
+    """A job that is nobody's: out of the queue, and of the history, where it takes the place of others."""
+    from server import PromptServer
+
+    server = PromptServer.instance
+    server.prompt_queue.delete_queue_item(lambda item: item[1] == prompt_id)
+    # The worker writes the history when the node has ended, which it is about to.
+    later = server.loop.call_later
+    server.loop.call_soon_threadsafe(later, _HISTORY_S, server.prompt_queue.delete_history_item, prompt_id)
 
 
 def _in_queue() -> tuple[set[str], set[str]]:

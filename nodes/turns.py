@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any
 
 from ..promptglass.errors import InputError, Stopped
+from ..promptglass.progress import Progress
 from ..promptglass.turns import Turns
 from . import host, routes, schema
 from .jobs import NODE
@@ -62,54 +62,40 @@ class QueueTurns(Turns):
     """around: as in Turns. To be used on threads, never on the host's event loop."""
 
     def __init__(self, around: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        super().__init__(around=around)
         host.add_node(_NODE, Turn)
-        self._place = _Place()
-        super().__init__(self._place, around)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        self._place.check()
-        super().progress(what, done, total)
-
-
-class _Place:
-    """A place in the host's queue as a lock: entered when its turn comes."""
-
-    def __init__(self) -> None:
         self._held: _Ticket | None = None
 
-    def check(self) -> None:
+    def progress(self, what: str, done: int, total: int) -> None:
         if self._held is not None and self._held.is_interrupted:
             raise Stopped("interrupted in ComfyUI")
+        super().progress(what, done, total)
 
-    def __enter__(self) -> None:
-        id_, ticket = uuid.uuid4().hex, _Ticket()
+    @contextlib.contextmanager
+    def line(self, progress: Progress) -> Iterator[None]:
+        id_, ticket, prompt_id = uuid.uuid4().hex, _Ticket(), ""
         _tickets[id_] = ticket
         try:
             prompt_id = _queued(id_)
             while not ticket.is_on.wait(_EVERY_S):
+                progress("waiting for the models", 0, 1)  # whoever asked may be gone
                 if not routes.is_queued(prompt_id) and not ticket.is_on.is_set():
                     raise Stopped("removed from ComfyUI's queue")
-        except BaseException:
-            ticket.is_over.set()  # should its turn come yet
+            self._held = ticket
+            try:
+                yield
+            finally:
+                self._held = None
+        finally:
+            ticket.is_over.set()  # also where its turn comes yet
             _tickets.pop(id_, None)
-            raise
-        self._held = ticket
-
-    def __exit__(self, *_: object) -> None:
-        ticket, self._held = self._held, None
-        assert ticket is not None
-        ticket.is_over.set()
+            if prompt_id:
+                routes.forget(prompt_id)
 
 
 def _queued(ticket: str) -> str:
     from server import PromptServer
 
-    graph: dict[str, Any] = {
-        f"{NODE}-turn": {
-            "class_type": _NODE,
-            "inputs": {"ticket": ticket},
-            "_meta": {"title": "HTTP"},
-        }
-    }
-    queued = routes.queue(graph, None, asked_with.get(), front=False)
+    node = {"class_type": _NODE, "inputs": {"ticket": ticket}, "_meta": {"title": "HTTP"}}
+    queued = routes.queue({f"{NODE}-turn": node}, None, asked_with.get(), front=False)
     return asyncio.run_coroutine_threadsafe(queued, PromptServer.instance.loop).result()

@@ -224,7 +224,11 @@ class OwnModels:
     def _bring(self, module: Any) -> None:
         if self._device is not None and module not in self._brought:
             self._make_room(module)
-            module.to(self._device())
+            try:
+                module.to(self._device())
+            except BaseException:  # there was no room for all of it
+                module.to("cpu")
+                raise
             self._brought.append(module)
 
 

@@ -71,7 +71,7 @@ class Turns:
             yield
             return
         progress("waiting for the models", 0, 1)
-        with self._lock:
+        with self.line(progress):
             progress("waiting for the models", 1, 1)
             self._holder, self._told = threading.get_ident(), progress
             try:
@@ -79,6 +79,10 @@ class Turns:
                     yield
             finally:
                 self._holder, self._told = None, silent
+
+    def line(self, progress: Progress) -> contextlib.AbstractContextManager[object]:
+        """What is entered when a turn comes. A host's own line may ask progress while it waits."""
+        return self._lock
 
     def progress(self, what: str, done: int, total: int) -> None:
         """A Progress for what outlives a turn: it tells the one whose turn it is."""

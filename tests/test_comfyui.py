@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import io
 import json
 import re
+import socket
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -622,29 +625,92 @@ def test_events_come_as_they_happen_and_the_host_answers_meanwhile(service: Host
     assert told == ["analyzing", "analyzed", "generating", "complete"]
 
 
-def test_a_question_waits_its_turn_in_the_queue_and_an_interrupt_ends_it(service: Host) -> None:
-    asked = {"image": as_base64(SQUARE), "modes": "best"}
+def long_question() -> dict[str, Any]:
+    """Of as many and as long labels as there may be; others every time, as what was embedded is kept."""
+    labels = "\n".join(f"{uuid.uuid4().hex} {'so it goes on ' * 12}{n}" for n in range(2000))
+    return {"image": as_base64(SQUARE), "categories": [], "labels": labels}
+
+
+@contextlib.contextmanager
+def asking(service: Host) -> Iterator[list[requests.Response]]:
+    """One whose turn lasts until it is interrupted; its answer, afterwards."""
     replies: list[requests.Response] = []
-    asking = threading.Thread(
-        target=lambda: replies.append(service.post("/promptglass/v1/interrogate", asked))
-    )
-    asking.start()
+    address = "/promptglass/v1/analyze"
+    thread = threading.Thread(target=lambda: replies.append(service.post(address, long_question())))
+    thread.start()
     while not service.get("/queue").json()["queue_running"]:
-        assert asking.is_alive(), replies[0].text
+        assert thread.is_alive(), replies[0].text
+    yield replies
     service.post("/interrupt", {})
-    asking.join(60)
+    thread.join(60)
+
+
+def within(seconds: float, is_so: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if is_so():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_an_interrupt_of_the_host_ends_a_question(service: Host) -> None:
+    with asking(service) as replies:
+        pass
     assert replies[0].status_code == 409, replies[0].text
     assert "interrupted in ComfyUI" in replies[0].json()["error"]
 
 
 def test_whoever_leaves_stops_the_work(service: Host) -> None:
-    asked = {"image": as_base64(SQUARE), "modes": "best"}
-    with contextlib.suppress(requests.Timeout):
-        requests.post(f"{service.url}/promptglass/v1/interrogate", json=asked, timeout=0.5)
-    deadline = time.monotonic() + 30
-    while service.get("/queue").json()["queue_running"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    with pytest.raises(requests.Timeout):
+        requests.post(f"{service.url}/promptglass/v1/analyze", json=long_question(), timeout=0.5)
+    assert within(1.5, lambda: not service.get("/queue").json()["queue_running"])
+
+
+def test_whoever_leaves_while_it_waits_leaves_the_queue(service: Host) -> None:
+    with asking(service):
+        asked = {"image": as_base64(SQUARE), "modes": "fast"}
+        with pytest.raises(requests.Timeout):
+            requests.post(f"{service.url}/promptglass/v1/interrogate", json=asked, timeout=1)
+        assert within(5, lambda: not service.get("/queue").json()["queue_pending"])
+        assert service.get("/queue").json()["queue_running"], "the other one goes on"
+
+
+def test_questions_leave_no_history(service: Host) -> None:
+    asked = {"image": as_base64(SQUARE), "modes": "fast"}
+    assert service.post("/promptglass/v1/interrogate", asked).status_code == 200
+    assert within(10, lambda: "PromptglassTurn" not in service.get("/history").text)
+
+
+def test_the_bridge_keeps_to_the_wire(service: Host) -> None:
+    def said(question: str) -> bytes:
+        with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), 10) as wire:
+            wire.sendall(question.encode())
+            return b"".join(iter(lambda: wire.recv(65536), b""))
+
+    alive = "GET /promptglass/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    # No body after a HEAD: the next answer on this connection would begin with it.
+    told = said(f"HEAD /promptglass/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n{alive}")
+    assert told.partition(b"\r\n\r\n")[2].startswith(b"HTTP/1.1 200")
+    assert (
+        said("GET /promptglass/v1/health HTTP/1.1\r\nHost: a:b\r\nConnection: close\r\n\r\n")[9:12] == b"403"
+    )
+    assert said("GET /promptglass/healthz HTTP/1.0\r\n\r\n")[9:12] == b"200"
+    query = "file=%E7%8C%AB%2525.png"
+    assert "猫%25.png" in service.get(f"/promptglass/analyze?{query}").json()["error"]["message"]
+
+
+def test_events_reach_an_old_proxy(service: Host) -> None:
+    """It speaks HTTP/1.0, which has no chunks."""
+    form = requests.Request(
+        "POST", service.url, files={"image": ("a.png", png(SQUARE), "image/png")}
+    ).prepare()
+    old = http.client.HTTPConnection(service.url.partition("//")[2], timeout=60)
+    old._http_vsn, old._http_vsn_str = 10, "HTTP/1.0"  # type: ignore[attr-defined]
+    headers = {"Content-Type": form.headers["Content-Type"], "Host": "localhost"}
+    old.request("POST", "/promptglass/api/images/analyze-stream", form.body, headers)
+    assert b'"complete"' in old.getresponse().read()
+    old.close()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import DependencyMissing
 from .access import Access
-from .mounted import PATH, Mounted
+from .mounted import MOST_QUESTIONS, PATH, Mounted
+from .room import Room
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -39,7 +40,7 @@ def mount(
         raise DependencyMissing("the HTTP API", "fastapi") from error
     if getattr(app.state, "has_promptglass", False):
         return
-    access = Access(credentials, own_names)
+    access = Access(credentials, own_names, room=Room(MOST_QUESTIONS))
     routers = [api.router(service, access)]
     taken = {getattr(route, "path", "") for route in app.router.routes}
     if with_interrogator_ext and not any(path.startswith(interrogator_ext.PREFIX) for path in taken):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..service import Service
 
 PATH = "/promptglass"
+MOST_QUESTIONS = 32  # at a time: each takes a thread, of which Starlette has 40 for all that the host answers
 
 
 class Mounted:
