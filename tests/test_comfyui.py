@@ -83,7 +83,17 @@ def host(base: Path, language_model: FakeServer) -> Iterator[Host]:
 def the_server_still_answers(host: Host) -> Iterator[None]:
     yield
     assert host.get("/system_stats").ok
-    assert host.get("/queue").json() == {"queue_running": [], "queue_pending": []}
+    # An answer is there a moment before the queue is told.
+    assert within(5, lambda: host.get("/queue").json() == {"queue_running": [], "queue_pending": []})
+
+
+def within(seconds: float, is_so: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if is_so():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def png(image: Image.Image) -> bytes:
@@ -643,15 +653,6 @@ def asking(service: Host) -> Iterator[list[requests.Response]]:
     yield replies
     service.post("/interrupt", {})
     thread.join(60)
-
-
-def within(seconds: float, is_so: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if is_so():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_an_interrupt_of_the_host_ends_a_question(service: Host) -> None:
